@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * The kernels as flat C functions over raw pointers: what tests and benchmarks call through ctypes. Structures are those of
- * rmsprop.h and gradient.h, field for field. Functions that return int give 0, or 1 after an error whose text is in
- * dragon_optim_last_error() of the same thread. */
+ * The kernels as flat C functions over raw pointers: what tests and benchmarks call through ctypes. Structures are
+ * those of rmsprop.h and gradient.h, field for field. Functions that return int give 0, or 1 after an error whose text
+ * is in dragon_optim_last_error() of the same thread. */
 
 #ifndef DRAGON_OPTIM_KERNELS_C_API_H_
 #define DRAGON_OPTIM_KERNELS_C_API_H_
@@ -36,17 +36,19 @@ int dragon_optim_rmsprop(int dtype, int grad_dtype, const struct dragon_optim_rm
                          const struct dragon_optim_rmsprop_tensor* tensors, int64_t count, int threads);
 int dragon_optim_accumulate(int grad_dtype, const struct dragon_optim_accumulate_tensor* tensors, int64_t count,
                             int threads);
-int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, double scale, int threads, double* result);
+int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, double scale, int threads,
+                              double* result);
 int dragon_optim_half_to_float(const void* source, void* destination, int64_t size);
 int dragon_optim_float_to_half(const void* source, void* destination, int64_t size);
 
-/* The instruction set in use: "baseline", "avx2" or "avx512". The widest one that the CPU has, unless the environment variable
- * DRAGON_OPTIM_ISA or dragon_optim_set_isa names another. NULL where DRAGON_OPTIM_ISA names one that is unknown, not compiled
- * in, or not on this CPU (the reason: dragon_optim_last_error). */
+/* The instruction set in use: "baseline", "avx2" or "avx512". The widest one that the CPU has, unless the environment
+ * variable DRAGON_OPTIM_ISA or dragon_optim_set_isa names another. NULL where DRAGON_OPTIM_ISA names one that is
+ * unknown, not compiled in, or not on this CPU (the reason: dragon_optim_last_error). */
 const char* dragon_optim_isa(void);
 int dragon_optim_set_isa(const char* name);
 
-/* The instruction sets compiled into this library, separated by commas, narrowest first; and those of them the CPU has. */
+/* The instruction sets compiled into this library, separated by commas, narrowest first; and those of them the CPU has.
+ */
 const char* dragon_optim_compiled_isas(void);
 const char* dragon_optim_supported_isas(void);
 

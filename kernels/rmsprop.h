@@ -11,8 +11,8 @@
 
 namespace dragon_optim {
 
-// The hyper-parameters as the user wrote them. They stay double up to the kernel, which rounds each of them once, to the
-// dtype of the arithmetic.
+// The hyper-parameters as the user wrote them. They stay double up to the kernel, which rounds each of them once, to
+// the dtype of the arithmetic.
 struct RMSpropOptions {
   double lr;
   double alpha;

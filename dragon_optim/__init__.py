@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""RMSprop for the Dragon framework, with PyTorch's numbers at the speed of memory.
+
+Change the import, keep the PyTorch recipe::
+
+    import dragon_optim
+    optimizer = dragon_optim.RMSprop(model.parameters(), lr=0.01, alpha=0.99, momentum=0.9, centered=True)
+"""
+
+from dragon_optim._dragon import library as _library
+from dragon_optim._dragon import names as _names
+from dragon_optim._dragon import tape as _tape
+from dragon_optim._dragon import workspace as _workspace
+from dragon_optim._version import __version__
+
+_library.load()
+_tape.install()
+_names.install(_workspace.current())
+
+from dragon_optim.optimizer import Optimizer  # noqa: E402  the operators must be registered first
+from dragon_optim.rmsprop import RMSprop  # noqa: E402
+
+__all__ = ["Optimizer", "RMSprop", "__version__"]

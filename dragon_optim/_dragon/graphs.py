@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Building a graph of operators, running it, and the small tensors that steer it."""
+
+from typing import Any, Sequence
+
+import numpy
+from dragon.core.framework import proto_util
+from dragon.core.proto import dragon_pb2
+from dragon.vm.torch.core.cpp import device as Device
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import names
+from dragon_optim._dragon.workspace import Workspace
+
+
+def operator(kind: str, inputs: Sequence[str], outputs: Sequence[str], device: Device, **arguments: Any) -> Any:
+    """Return the definition of an operator. Edges are names of tensors.
+
+    An empty list is left out: Dragon cannot tell the type of its elements, and our operators read a missing one as empty.
+    """
+    kept = {key: value for key, value in arguments.items() if not (isinstance(value, (list, tuple)) and not value)}
+    return proto_util.make_operator_def(
+        kind, inputs, outputs, device_option=proto_util.get_device_option(device.type, device.index), **kept
+    )
+
+
+class Graph:
+    """A graph that a workspace keeps and can run again and again.
+
+    Dragon never frees a graph (about 1 KB for a parameter), so one is made when the structure of a step changes, not in a step.
+    """
+
+    def __init__(self, workspace: Workspace, operators: Sequence[Any]) -> None:
+        definition = dragon_pb2.GraphDef(name=names.unique_name(workspace, "Graph"))
+        for number, each in enumerate(operators):
+            definition.op.add().CopyFrom(each)
+            definition.op[number].name = f"{definition.name}/{number}"
+        self._workspace = workspace
+        self._name = workspace.create_graph(definition)
+
+    def run(self) -> None:
+        """Run it. An operator that throws becomes a Python exception."""
+        self._workspace.run_graph(self._name)
+
+
+class HostArray:
+    """A tensor in main memory that Python writes through a numpy view: 0.3 us a write instead of 3 for a feed."""
+
+    def __init__(self, workspace: Workspace, shape: Any, dtype: str) -> None:
+        self._impl: Any = None
+        self.tensor: Tensor = names.tensor_pool(workspace).new(Device("cpu"))
+        self._view: numpy.ndarray = self._feed(numpy.zeros(shape, dtype))
+
+    def _feed(self, array: numpy.ndarray) -> numpy.ndarray:
+        self._impl = self.tensor._impl
+        self._impl.FromNumpy(array, True)
+        return self._impl.ToNumpy()
+
+    @property
+    def view(self) -> numpy.ndarray:
+        """The values. After ``workspace.clear()`` the view dangles: then this raises."""
+        if self._impl.size != self._view.size:
+            raise RuntimeError(
+                "the Dragon workspace of this optimizer was cleared, and its state with it: make the parameters and the optimizer anew."
+            )
+        return self._view
+
+    @property
+    def name(self) -> str:
+        """Of the tensor: an edge of a graph."""
+        return self._impl.name
+
+    def resize(self, shape: Any) -> None:
+        """Take a new shape; what fits both keeps its values. Views taken before are dead."""
+        array = numpy.zeros(shape, self._view.dtype)
+        common = tuple(slice(min(old, new)) for old, new in zip(self.view.shape, array.shape))
+        array[common] = self._view[common]
+        self._view = self._feed(array)
+
+
+def tensor_from(array: numpy.ndarray, tensor: Tensor) -> None:
+    """Copy an array into a tensor. The array may be a numpy scalar, at which Dragon itself ends the process."""
+    tensor._impl.FromNumpy(numpy.array(array, order="C"), True)

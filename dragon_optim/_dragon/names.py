@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Names in a workspace: ours, and those that Dragon uses again.
+
+Dragon gives the name of a dead tensor to the next new one, and the gradient hangs on the name: a new parameter would inherit the
+gradient of a dead one. Two things keep ghosts away:
+
+- Tensors of our own (states, sums, hyper-parameters) are named by a counter and their names go to a pool of our own. The last holder of
+  such a tensor gives its memory back.
+- A name under which a gradient was ever stored does not go back to Dragon's pool: it is retired. Clearing the gradient instead would
+  leave an empty tensor, at which stock ``zero_grad()`` ends the process. What is retired costs about half a kilobyte for a name; the
+  memory of the gradients is given back beyond `_RETIRED_BYTES`, and beyond `_RETIRED_NAMES` the oldest names are used again after all.
+"""
+
+import collections
+import sys
+import weakref
+from typing import Any, Deque, List, Tuple
+
+from dragon.vm.torch.core.cpp import device as Device
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import tape
+from dragon_optim._dragon.workspace import Workspace
+
+_RETIRED_NAMES = 16384
+_RETIRED_BYTES = 64 << 20
+
+
+class TensorPool:
+    """Makes tensors of a workspace that give their memory and name back when the last reference is dropped."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = weakref.ref(workspace)
+        self._free: List[str] = []
+        self._made = 0
+
+    def new(self, device: Device) -> Tensor:
+        """Return a tensor without memory."""
+        workspace = self._workspace()
+        assert workspace is not None
+        if self._free:
+            name = self._free.pop()
+        else:
+            self._made += 1
+            name = f"DragonOptim/Tensor_{self._made}"
+        return Tensor(device=device, impl=workspace.create_tensor(name), deleter=self)
+
+    def release(self, name: str) -> None:
+        """Called by Dragon's ``Tensor.__del__``: the last reference to the tensor is gone."""
+        workspace = self._workspace()
+        if workspace is None:
+            return
+        workspace.get_tensor(name).Reset()
+        self._free.append(name)
+
+    @property
+    def made(self) -> int:
+        """How many names this pool has ever made: what a workspace keeps of dead optimizers."""
+        return self._made
+
+
+def unique_name(workspace: Workspace, what: str) -> str:
+    """Return a name that no graph or operator of the workspace has yet."""
+    return workspace.unique_name("DragonOptim/" + what, namespace="DragonOptim", zero_based=False)
+
+
+def gradient_name(parameter: Tensor) -> str:
+    """The name under which Dragon's backward stores the gradient of a leaf."""
+    return parameter._impl.name + "_grad"
+
+
+_tensor_pools: "weakref.WeakKeyDictionary[Workspace, TensorPool]" = weakref.WeakKeyDictionary()
+
+
+def tensor_pool(workspace: Workspace) -> TensorPool:
+    """The one pool of a workspace."""
+    pool = _tensor_pools.get(workspace)
+    if pool is None:
+        pool = _tensor_pools[workspace] = TensorPool(workspace)
+    return pool
+
+
+class _RetiredNames:
+    """The names of dead tensors of one workspace under which a gradient is, or was, stored."""
+
+    def __init__(self) -> None:
+        self._names: Deque[Tuple[str, int]] = collections.deque()  # oldest first: (name, bytes of its gradient)
+        self._holding: Deque[Tuple[str, int]] = collections.deque()  # those whose gradient still has its memory
+        self._bytes = 0
+
+    def retire(self, workspace: Workspace, name: str, gradient: Any) -> None:
+        self._names.append((name, gradient.nbytes))
+        self._holding.append((name, gradient.nbytes))
+        self._bytes += gradient.nbytes
+        while self._bytes > _RETIRED_BYTES:
+            oldest, size = self._holding.popleft()
+            self._bytes -= size
+            _reset_unless_held(workspace, oldest)
+        if len(self._names) > _RETIRED_NAMES:
+            oldest, _ = self._names.popleft()
+            _reset_unless_held(workspace, oldest)
+            _release(workspace._handle_pool, oldest)
+
+
+def _reset_unless_held(workspace: Workspace, name: str) -> None:
+    gradient = workspace.get_tensor(name + "_grad")
+    # Two references: the variable, and the argument of getrefcount. A third is a `.grad` that somebody still reads; reading a tensor
+    # that was Reset would end the process.
+    if gradient is not None and sys.getrefcount(gradient) <= 2:
+        gradient.Reset()
+
+
+_retired: "weakref.WeakKeyDictionary[Workspace, _RetiredNames]" = weakref.WeakKeyDictionary()
+_release = Workspace.HandlePool.release
+
+
+def _retire(workspace: Workspace, name: str) -> bool:
+    """Keep `name` out of Dragon's pool if a gradient is stored under it. Return whether one is."""
+    gradient = workspace.get_tensor(name + "_grad")
+    if gradient is None:
+        return False
+    tape.forget(workspace, name)
+    if workspace not in _retired:
+        _retired[workspace] = _RetiredNames()
+    _retired[workspace].retire(workspace, name, gradient)
+    return True
+
+
+def _release_or_retire(pool: Any, handle: str) -> None:
+    """``HandlePool.release``: fires exactly when the last owner of a name dies."""
+    workspace = pool._weak_parent()
+    # Names of operators and of results on the tape carry no gradient of their own, unless the tape says so; they are by far the most,
+    # and a look at the workspace costs most of a microsecond.
+    if workspace is not None and ("Variable_" in handle or tape.is_leaf(workspace, handle)) and _retire(workspace, handle):
+        return
+    _release(pool, handle)
+
+
+def _retire_ghosts(workspace: Workspace) -> None:
+    """Retire the names that lie in Dragon's pool already, from before this package was imported."""
+    for key, indices in workspace._handle_pool._handles.items():
+        if "Variable" in key:
+            indices[:] = sorted(index for index in indices if not _retire(workspace, f"{key}_{index}"))
+
+
+def install(workspace: Workspace) -> None:
+    """Keep gradients of dead tensors from new ones, from now on, in every workspace."""
+    if Workspace.HandlePool.release is not _release_or_retire:
+        Workspace.HandlePool.release = _release_or_retire
+    _retire_ghosts(workspace)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which leaves a backward pass has reached, and when.
+
+Dragon overwrites a gradient in place and leaves no mark. The one place that knows is ``Workspace.run_backward``, which is handed the
+leaves of each pass.
+"""
+
+import functools
+from typing import Any, Dict, Sequence
+
+from dragon_optim._dragon.workspace import Workspace
+
+
+class _Record:
+    """The backward passes of one workspace."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.last_pass: Dict[str, int] = {}  # name of a leaf -> number of the last pass that reached it
+
+
+# The record is an attribute of the workspace: it is looked at for every tensor that dies, and a dictionary of weak keys would be slow.
+_ATTRIBUTE = "_dragon_optim_tape"
+
+
+def _record(workspace: Workspace) -> _Record:
+    record = workspace.__dict__.get(_ATTRIBUTE)
+    if record is None:
+        record = workspace.__dict__[_ATTRIBUTE] = _Record()
+    return record
+
+
+def passes(workspace: Workspace) -> int:
+    """How many backward passes have run."""
+    return _record(workspace).passes
+
+
+def reached_since(workspace: Workspace, names: Sequence[str], number: int) -> Sequence[bool]:
+    """For each leaf, whether a pass after the `number`-th one reached it."""
+    last = _record(workspace).last_pass
+    return [last.get(name, 0) > number for name in names]
+
+
+def is_leaf(workspace: Workspace, name: str) -> bool:
+    """Whether a pass ever reached this leaf."""
+    return name in _record(workspace).last_pass
+
+
+def forget(workspace: Workspace, name: str) -> None:
+    """The leaf is dead."""
+    _record(workspace).last_pass.pop(name, None)
+
+
+_run_backward = Workspace.run_backward
+
+
+@functools.wraps(_run_backward)
+def _recorded_run_backward(
+    self: Workspace, op_defs: Any, targets: Any, grad_targets: Any = None, sources: Any = None
+) -> None:
+    _run_backward(self, op_defs, targets, grad_targets, sources)
+    if sources:
+        record = _record(self)
+        record.passes += 1
+        record.last_pass.update(dict.fromkeys(sources, record.passes))
+
+
+def install() -> None:
+    """Record from now on, in every workspace."""
+    if Workspace.run_backward is not _recorded_run_backward:
+        Workspace.run_backward = _recorded_run_backward

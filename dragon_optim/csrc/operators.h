@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//
+// The operators, as Dragon's registry sees them: a creator for each.
+
+#ifndef DRAGON_OPTIM_CSRC_OPERATORS_H_
+#define DRAGON_OPTIM_CSRC_OPERATORS_H_
+
+#include "dragon/core/operator.h"
+
+namespace dragon_optim {
+
+using Creator = dragon::OperatorBase* (*)(const dragon::OperatorDef&, dragon::Workspace*);
+
+template <class Context>
+struct Operators {
+  static dragon::OperatorBase* Check(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* RMSprop(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* Accumulate(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* ZeroGrad(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* Pack(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* Unpack(const dragon::OperatorDef& def, dragon::Workspace* ws);
+};
+
+}  // namespace dragon_optim
+
+#endif  // DRAGON_OPTIM_CSRC_OPERATORS_H_

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//
+// DragonOptimRMSprop: one update of a list of parameters. DragonOptimCheck has run before it in the same graph, so nothing
+// here can be wrong any more; the kernel does the arithmetic.
+
+#include "dragon_optim/csrc/operators.h"
+#include "dragon_optim/csrc/segments.h"
+#include "kernels/gradient.h"
+#include "kernels/rmsprop.h"
+
+namespace dragon_optim {
+
+namespace {
+
+// A row of `hyper`; dragon_optim/rmsprop.py writes it in this order.
+enum HyperField {
+  kLr,
+  kAlpha,
+  kEps,
+  kWeightDecay,
+  kMomentum,
+  kGradScale,
+  kClipNorm,
+  kClipValue,
+  kCentered,
+  kMaximize,
+  kLrInMomentum,
+  kEpsInsideSqrt,
+  kDecoupledWeightDecay,
+  kInitialSquareAvg,
+  kNumHyperFields,
+};
+
+RMSpropOptions MakeOptions(const double* hyper) {
+  RMSpropOptions options;
+  options.lr = hyper[kLr];
+  options.alpha = hyper[kAlpha];
+  options.eps = hyper[kEps];
+  options.weight_decay = hyper[kWeightDecay];
+  options.momentum = hyper[kMomentum];
+  options.grad_scale = hyper[kGradScale];
+  options.clip_norm = hyper[kClipNorm];
+  options.clip_value = hyper[kClipValue];
+  options.centered = hyper[kCentered] != 0;
+  options.maximize = hyper[kMaximize] != 0;
+  options.lr_in_momentum = hyper[kLrInMomentum] != 0;
+  options.eps_inside_sqrt = hyper[kEpsInsideSqrt] != 0;
+  options.decoupled_weight_decay = hyper[kDecoupledWeightDecay] != 0;
+  return options;
+}
+
+}  // namespace
+
+template <class Context>
+class RMSpropOp final : public SegmentedOp<Context> {
+ public:
+  RMSpropOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
+      : SegmentedOp<Context>(def, ws), states_(Strings(def, "states")) {
+    for (const auto& name : states_) members_.push_back(Member(name));
+  }
+
+  void RunOnDevice() override {
+    this->CheckEdges();
+    const auto& segment = this->segments_[0];
+    CheckArguments(segment);
+    const double* hyper = this->Hyper() + segment.group * kNumHyperFields;
+    const int64_t* mask = this->Mask();
+    int64_t* steps = this->MutableSteps();
+    tensors_.clear();
+    for (int64_t i = 0; i < segment.size; ++i) {
+      if (!this->TakesPart(mask, segment, i)) continue;
+      tensors_.push_back(Gather(segment, i, hyper));
+      ++steps[this->Slot(segment, i)];
+    }
+    RMSpropUpdate(segment.dtype, this->GradDType(segment), MakeOptions(hyper), tensors_.data(),
+                  static_cast<int64_t>(tensors_.size()), NumThreads());
+  }
+
+ private:
+  using StateMember = void* RMSpropTensor::*;
+
+  static StateMember Member(const std::string& name) {
+    if (name == "square_avg") return &RMSpropTensor::square_avg;
+    if (name == "momentum_buffer") return &RMSpropTensor::momentum_buffer;
+    if (name == "grad_avg") return &RMSpropTensor::grad_avg;
+    if (name == "master_param") return &RMSpropTensor::master_param;
+    throw std::invalid_argument("DragonOptimRMSprop has no state named '" + name + "'");
+  }
+
+  // Only a graph written by hand can fail here.
+  void CheckArguments(const Segment& segment) const {
+    const bool row_exists = segment.group >= 0 && (segment.group + 1) * kNumHyperFields <= this->hyper_size_;
+    if (row_exists && static_cast<int64_t>(members_.size()) == segment.num_states) return;
+    throw std::invalid_argument("DragonOptimRMSprop: the arguments of the operator do not fit each other");
+  }
+
+  RMSpropTensor Gather(const Segment& segment, int64_t i, const double* hyper) {
+    auto* param = this->Param(segment, i);
+    RMSpropTensor tensor{};
+    tensor.size = Numel(*param);
+    tensor.grad = Data<Context>(this->Grad(segment, i));
+    tensor.param = MutableData<Context>(param);
+    for (int64_t state = 0; state < segment.num_states; ++state) {
+      const auto member = members_[static_cast<size_t>(state)];
+      auto* memory = this->State(segment, state, i);
+      if (!HasData(*memory)) Initialise(memory, param, segment.dtype, member, hyper[kInitialSquareAvg]);
+      tensor.*member = MutableData<Context>(memory);
+    }
+    return tensor;
+  }
+
+  // A state is made at the first gradient of its parameter, not before.
+  static void Initialise(Tensor* memory, Tensor* param, DType dtype, StateMember member, double initial_square_avg) {
+    const DType arithmetic = ArithmeticDType(dtype);
+    void* data = Allocate<Context>(memory, *param, arithmetic);
+    if (member == &RMSpropTensor::master_param) {
+      HalfToFloat(Data<Context>(param), data, Numel(*param));
+    } else {
+      Fill(arithmetic, data, Numel(*param), member == &RMSpropTensor::square_avg ? initial_square_avg : 0.0);
+    }
+  }
+
+  std::vector<std::string> states_;
+  std::vector<StateMember> members_;
+  std::vector<RMSpropTensor> tensors_;  // kept between runs: no allocation once warm
+};
+
+template <>
+dragon::OperatorBase* Operators<dragon::CPUContext>::RMSprop(const dragon::OperatorDef& def, dragon::Workspace* ws) {
+  return new RMSpropOp<dragon::CPUContext>(def, ws);
+}
+
+}  // namespace dragon_optim

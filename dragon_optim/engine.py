@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One step, from parameter groups to a graph that runs.
+
+The way of a step that was made before: a comparison of the groups with what was seen last, and one ``run_graph``. Everything else in this
+file happens when something changed.
+"""
+
+import operator
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim import hyper, parameters, plan
+from dragon_optim._dragon import collective, graphs, tape, workspace
+from dragon_optim.process_group import Reduction
+from dragon_optim.slots import Slot, SlotTable
+
+Group = Dict[str, Any]
+
+
+class Engine:
+    """The slots, the hyper-parameters as numbers, and the graphs of one optimizer.
+
+    Parameters
+    ----------
+    kind : str
+        The update operator.
+    fields : sequence of hyper.Field
+        The hyper-parameters that the operator reads, in its order.
+    states : callable
+        From the checked hyper-parameters of a group to the names of its states. May warn or raise.
+    """
+
+    def __init__(
+        self, kind: str, fields: Sequence[hyper.Field], states: Callable[[Dict[str, float]], Tuple[str, ...]]
+    ) -> None:
+        self.workspace = workspace.current()
+        self.table = SlotTable(self.workspace)
+        self._kind = kind
+        self._fields = tuple(fields)
+        self._states = states
+        self._keys = [field.key for field in fields]
+        self._hyper = graphs.HostArray(self.workspace, (1, max(1, len(self._keys))), "float64")
+        self._plans: List[plan.GroupPlan] = []
+        self._seen_params: List[Tuple[Tensor, ...]] = []
+        self._seen_values: List[Tuple[Any, ...]] = []
+        self._params: List[Tensor] = []  # of all groups, each once
+        self._slots: List[Slot] = []  # theirs
+        self._seen_trainable: List[bool] = []
+        self._graphs: Dict[Any, Optional[graphs.Graph]] = {}
+        self._current: Dict[Any, Optional[graphs.Graph]] = {}
+        self._generation = 0
+        self._summed_passes = 0  # backward passes that sum_grad() has seen
+        self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")
+        self._reduction = Reduction(self)
+        self.round_open = False  # whether sums wait for a step
+
+    # What changed since the last call.
+
+    def guard(self, what: str) -> None:
+        """Raise if the workspace is not the current one, or was cleared."""
+        workspace.check_current(self.workspace, what)
+        self._hyper.view  # noqa: B018  raises when the workspace was cleared
+
+    def sync(self, groups: Sequence[Group]) -> None:
+        """Take over what the user changed in the groups. Raises before anything is taken over."""
+        changed = self._params_changed(groups)
+        if changed:
+            self._check_params(groups)
+        rows = self._changed_rows(groups)
+        if changed:
+            self._take_params(groups)
+        if changed or rows:
+            self._take_rows(groups, rows)
+        self._write_trainable()
+
+    def _params_changed(self, groups: Sequence[Group]) -> bool:
+        if len(groups) != len(self._seen_params):
+            return True
+        for group, seen in zip(groups, self._seen_params):
+            params = group["params"]
+            if type(params) is not list or len(params) != len(seen) or not all(map(operator.is_, params, seen)):
+                return True
+        return False
+
+    def _check_params(self, groups: Sequence[Group]) -> None:
+        for number, group in enumerate(groups):
+            if not isinstance(group["params"], (list, tuple)):
+                raise TypeError(
+                    f"param_groups[{number}]['params'] must be a list of Tensors, but got {parameters.type_name(group['params'])}"
+                )
+            parameters.check(group["params"], self.workspace)
+        parameters.check_duplicates([group["params"] for group in groups])
+
+    def _take_params(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            if type(group["params"]) is not list:
+                group["params"] = list(group["params"])
+        self._seen_params = [tuple(group["params"]) for group in groups]
+        slots = {}
+        for params in self._seen_params:
+            for param in params:
+                slot = self.table.add(param)
+                slots[slot.index] = slot
+        self._slots = list(slots.values())
+        self._params = [slot.param for slot in self._slots]
+        self._seen_trainable = []
+        if self._hyper.view.shape[0] != len(groups):
+            self._hyper.resize((len(groups), self._hyper.view.shape[1]))
+
+    def _changed_rows(self, groups: Sequence[Group]) -> Dict[int, Tuple[Tuple[Any, ...], Tuple[float, ...]]]:
+        """For each group whose values may have changed: the values, and what they are as numbers."""
+        rows = {}
+        for number, group in enumerate(groups):
+            try:
+                values = (*[group[key] for key in self._keys], group.get("foreach"))
+            except KeyError as error:
+                raise KeyError(f"param_groups[{number}] lacks {error}; set it") from None
+            if number < len(self._seen_values) and hyper.is_unchanged(values, self._seen_values[number]):
+                continue
+            if values[-1] not in (None, True, False):
+                raise ValueError(f"Invalid foreach value: {values[-1]!r} (need None, True or False)")
+            if group.get("differentiable"):
+                raise NotImplementedError("differentiable=True is not supported yet: the step is not recorded by Dragon's tape")
+            rows[number] = (values, hyper.row(self._fields, group))
+        return rows
+
+    def _take_rows(self, groups: Sequence[Group], rows: Dict[int, Any]) -> None:
+        plans = []
+        for number in range(len(groups)):
+            slots = tuple(slot for slot in map(self.table.find, self._seen_params[number]) if slot is not None)
+            if number in rows:
+                values, numbers = rows[number]
+                states, foreach = self._states(dict(zip(self._keys, numbers))), values[-1] is not False
+            else:
+                states, foreach = self._plans[number].states, self._plans[number].foreach
+            plans.append(plan.GroupPlan(slots, states, foreach))
+        for number, (_, numbers) in rows.items():
+            self._hyper.view[number, : len(numbers)] = numbers
+        seen = self._seen_values[: len(groups)]
+        self._seen_values = [rows[number][0] if number in rows else seen[number] for number in range(len(groups))]
+        if plans != self._plans:
+            self._plans = plans
+            self._current.clear()
+
+    def _write_trainable(self) -> None:
+        # A parameter without requires_grad has no `.grad` in Dragon, whatever an earlier backward left behind.
+        trainable = [param._requires_grad for param in self._params]
+        if trainable == self._seen_trainable:
+            return
+        view = self.table.trainable.view
+        for slot, flag in zip(self._slots, trainable):
+            view[slot.index] = bool(flag)
+        self._seen_trainable = trainable
+
+    def _join(self) -> None:
+        """Take up the gradients that exist by now. Only parameters that never had one are looked at."""
+        waiting = [slot for slot in self._slots if not slot.joined]
+        for slot in waiting:
+            gradient = self.workspace.get_tensor(slot.grad_name)
+            if gradient is not None and gradient.size > 0:
+                self.join(slot)
+
+    def join(self, slot: Slot) -> None:
+        """Make a gradient an edge of the graphs that are made from now on. Its tensor must exist."""
+        if not slot.joined:
+            slot.joined = True
+            self._current.clear()
+
+    # Graphs, made once for each structure.
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """The slots of all groups, each once."""
+        return self._slots
+
+    def edges(self, summed: bool) -> plan.Edges:
+        """What the operators of an update share."""
+        return plan.Edges(self.table, self._hyper, summed)
+
+    def run(self, key: Any, slots: Sequence[Slot], make: Callable[[], Sequence[Any]]) -> None:
+        """Run the graph of `key` over `slots`. When this structure is met first, `make` gives the operators; it may give none."""
+        if self._generation != self.table.generation:
+            self._generation = self.table.generation
+            self._graphs.clear()
+            self._current.clear()
+        if key not in self._current:
+            structure = (key, tuple((slot.index, slot.param.dtype) for slot in slots), self._structure())
+            if structure not in self._graphs:
+                operators = make()
+                self._graphs[structure] = graphs.Graph(self.workspace, operators) if operators else None
+            self._current[key] = self._graphs[structure]
+        graph = self._current[key]
+        if graph is not None:
+            graph.run()
+
+    def _structure(self) -> Any:
+        return tuple((each.states, each.foreach, tuple(slot.index for slot in each.slots)) for each in self._plans)
+
+    def taking(self, summed: bool) -> List[Slot]:
+        """The slots whose gradients (sums) are edges."""
+        return [slot for slot in self._slots if (slot.sum is not None if summed else slot.joined)]
+
+    def check_operators(self, summed: bool) -> List[Any]:
+        """The operator that finds what is wrong with a step."""
+        taking = {slot.index for slot in self.taking(summed)}
+        if not taking:
+            return []
+        merged = [each._replace(foreach=True) for each in self._plans]
+        parts = plan.segments(merged, lambda slot: slot.index in taking)
+        unique, seen = [], set()
+        for part in parts:
+            if not seen.issuperset(slot.index for slot in part.slots):
+                unique.append(part)
+                seen.update(slot.index for slot in part.slots)
+        return [self.edges(summed).check(unique)]
+
+    def _step_operators(self, summed: bool) -> List[Any]:
+        taking = {slot.index for slot in self.taking(summed)}
+        parts = plan.segments(self._plans, lambda slot: slot.index in taking)
+        edges = self.edges(summed)
+        return self.check_operators(summed) + [edges.update(self._kind, part) for part in parts]
+
+    # The three things that an optimizer does.
+
+    def step(self, groups: Sequence[Group]) -> None:
+        """Update every parameter that has a gradient, or a sum in this round. All or nothing."""
+        process_group = collective.group()
+        if process_group is not None:
+            summed = self._reduction.reduce(process_group, groups)
+        else:
+            self.prepare(groups, "step()")
+            summed = self.round_open
+        if summed:
+            self.open_masked_round()
+        self.run(("step", summed), self.taking(summed), lambda: self._step_operators(summed))
+        if summed:
+            self.end_round()
+
+    def prepare(self, groups: Sequence[Group], what: str) -> None:
+        """Everything before the first graph of a call runs."""
+        self.guard(what)
+        self.sync(groups)
+        self._join()
+
+    def open_masked_round(self) -> None:
+        """Let a step from sums take the trainable parameters that were summed."""
+        self.table.round.view[:] = self.table.trainable.view & self.table.summed.view
+
+    def end_round(self) -> None:
+        """Forget the sums. Their memory stays for the next round."""
+        self.table.summed.view[:] = 0
+        self.round_open = False
+
+    def sum_grad(self, groups: Sequence[Group]) -> None:
+        """Add the gradients of the parameters that a backward pass has reached since the last call."""
+        self.prepare(groups, "sum_grad()")
+        slots = self.taking(summed=False)
+        reached = tape.reached_since(self.workspace, [slot.param.id for slot in slots], self._summed_passes)
+        fresh = self.table.fresh.view
+        fresh[:] = 0
+        for slot, each in zip(slots, reached):
+            fresh[slot.index] = each
+        fresh &= self.table.trainable.view
+        if not fresh.any():
+            return
+        if "sum_grad" not in self._current:
+            self._current.pop(("step", True), None)  # parameters are about to get their first sum
+        self.run("sum_grad", slots, lambda: [plan.accumulate(self.table, slots)])
+        self._summed_passes = tape.passes(self.workspace)
+        self.round_open = bool(self.table.summed.view.any())
+
+    def zero_grad(self, groups: Sequence[Group], set_to_none: bool) -> None:
+        """Fill the gradients with zeros, or take them away."""
+        self.prepare(groups, "zero_grad()")
+        slots = self.taking(summed=False)
+        self._zero_mode.view[0] = bool(set_to_none)
+        self.run("zero_grad", slots, lambda: [plan.zero_grad(self._zero_mode, slots)] if slots else [])

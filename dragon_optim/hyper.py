@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Hyper-parameters: what a group may hold, its range, and the row of numbers that an operator reads."""
+
+import math
+from typing import Any, Dict, NamedTuple, Sequence, Tuple, Union
+
+import numpy
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import workspace
+
+
+def as_number(key: str, value: Any) -> float:
+    """Return a hyper-parameter as a float. Accepts numbers, numpy scalars and arrays or Dragon tensors of one element."""
+    if isinstance(value, Tensor):
+        workspace.check_tensor(value, workspace.current(), f"the tensor given as {key}")
+        value = value.numpy()
+    if isinstance(value, numpy.ndarray):
+        if value.size != 1:
+            raise ValueError(f"Tensor {key} must be 1-element, but has shape {tuple(value.shape)}")
+        value = value.reshape(()).item()
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{key} must be a number, but got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{key} must be a number, but got {value!r} of type {type(value).__name__}") from error
+
+
+class Number(NamedTuple):
+    """A hyper-parameter that is a number, with PyTorch's words for it."""
+
+    key: str
+    words: str
+    least: float = 0.0
+
+    def check(self, value: Any) -> float:
+        """Return the number, or raise what PyTorch raises."""
+        number = as_number(self.key, value)
+        if not number >= self.least:  # also refuses NaN
+            need = "a number" if self.least == -math.inf else f"{self.key} >= {self.least:g}"
+            raise ValueError(f"Invalid {self.words}: {value} (need {need})")
+        return number
+
+
+class Flag(NamedTuple):
+    """A hyper-parameter that is true or false."""
+
+    key: str
+
+    def check(self, value: Any) -> float:
+        """Return 1.0 or 0.0. A number is taken as PyTorch takes it: anything but 0 is true."""
+        if isinstance(value, (bool, numpy.bool_)):
+            return float(value)
+        number = as_number(self.key, value)
+        if math.isnan(number):
+            raise ValueError(f"Invalid {self.key} value: {value} (need True or False)")
+        return float(number != 0)
+
+
+Field = Union[Number, Flag]
+
+_IMMUTABLE = (float, int, bool, type(None))
+
+
+def row(fields: Sequence[Field], group: Dict[str, Any]) -> Tuple[float, ...]:
+    """Return the numbers of a group in the order of `fields`, or raise for the first that is wrong."""
+    return tuple(field.check(_get(group, field.key)) for field in fields)
+
+
+def _get(group: Dict[str, Any], key: str) -> Any:
+    try:
+        return group[key]
+    except KeyError:
+        raise KeyError(f"a parameter group lacks {key!r}; set group[{key!r}]") from None
+
+
+def is_unchanged(values: Sequence[Any], seen: Sequence[Any]) -> bool:
+    """Whether these are the very objects seen before, and of types that cannot change in place.
+
+    Compared by identity: ``(0.1,) == (tensor,)`` is true in Dragon, whatever the tensor holds.
+    """
+    if len(values) != len(seen):
+        return False
+    return all(value is old and type(value) in _IMMUTABLE for value, old in zip(values, seen))

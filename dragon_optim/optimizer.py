@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The base class: groups, state, and the life of a step."""
+
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Union
+
+from dragon.vm import torch
+from dragon.vm.torch.core.optim import optimizer as stock
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim import hyper, parameters
+from dragon_optim.engine import Engine
+from dragon_optim.state import OptimizerState
+
+Params = Iterable[Union[Tensor, Dict[str, Any], Tuple[str, Tensor]]]
+
+
+class Optimizer(stock.Optimizer):
+    r"""Base class of the optimizers: everything but the update itself.
+
+    A subclass names the operator that runs, the hyper-parameters that it reads and the states that it keeps; groups, gradients, sums, process
+    groups and the mapping `state` come from here.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, of dict, or of (str, Tensor)
+        The parameters, or groups of them. A group is a dict with the key ``params``; its other keys override `defaults`, and keys that
+        the optimizer does not know are kept.
+    defaults : dict
+        The hyper-parameters of a group that does not set them. A value may be ``dragon.vm.torch.optim.required``-like (Dragon's
+        ``required`` object): then every group must set it.
+    grad_scale : float, optional, default=1
+        Every gradient is multiplied by it first. Any number.
+    clip_norm : float, optional, default=0
+        The largest L2 norm of a gradient, each tensor on its own; 0 is off. Range: ``>= 0``.
+    clip_value : float, optional, default=0
+        The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``. Ignored where `clip_norm` is on.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        The groups. Values may be changed at any time and are checked at the next step.
+    state : mapping
+        From a parameter to its states; see `Optimizer.state`.
+    defaults : dict
+        The hyper-parameters of a group that does not set them.
+
+    Raises
+    ------
+    TypeError
+        If `params` is a single tensor, a set, or holds something else than tensors of floats.
+    ValueError
+        If there are no parameters, one is not a leaf or stands in two groups, or a hyper-parameter is out of range.
+    RuntimeError
+        If a parameter belongs to another workspace than the current one, or to a dead one.
+
+    Notes
+    -----
+    *Differences from stock Dragon*: gradients are never modified; no gradient of a dead tensor is ever used; what ends the process there
+    raises an exception here. The class derives from ``dragon.vm.torch.optim.Optimizer`` for ``isinstance`` alone.
+    """
+
+    operator_type: Optional[str] = None
+    """The update operator in Dragon's registry, with the edges that ``csrc/segments.h`` describes."""
+
+    hyper_fields: Tuple[hyper.Field, ...] = (
+        hyper.Number("grad_scale", "grad_scale value", least=-float("inf")),
+        hyper.Number("clip_norm", "clip_norm value"),
+        hyper.Number("clip_value", "clip_value value"),
+    )
+    """The hyper-parameters that the operator reads, in its order."""
+
+    known_states: Tuple[str, ...] = ()
+    """Every state that the optimizer can have, in the order in which `state` shows them."""
+
+    def __init__(
+        self,
+        params: Params,
+        defaults: Dict[str, Any],
+        *,
+        grad_scale: float = 1,
+        clip_norm: float = 0,
+        clip_value: float = 0,
+    ) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
+                + parameters.type_name(params)
+            )
+        self.defaults = defaults
+        for key, value in (("grad_scale", grad_scale), ("clip_norm", clip_norm), ("clip_value", clip_value)):
+            self.defaults.setdefault(key, value)
+        self._check_defaults()
+        self.param_groups: List[Dict[str, Any]] = []
+        self._engine = Engine(self.operator_type, self.hyper_fields, self.state_names)
+        self._state = OptimizerState(self._engine.table, self.known_states)
+        groups = parameters.as_list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def _check_defaults(self) -> None:
+        for field in self.hyper_fields:
+            if field.key in self.defaults and self.defaults[field.key] is not stock.required:
+                field.check(self.defaults[field.key])
+
+    def state_names(self, values: Dict[str, float]) -> Tuple[str, ...]:
+        """Return the states that a group with these hyper-parameters needs. For subclasses.
+
+        Parameters
+        ----------
+        values : dict
+            The checked values of `hyper_fields`.
+
+        Returns
+        -------
+        tuple of str
+            Names among `known_states`.
+        """
+        del values
+        return ()
+
+    @property
+    def state(self) -> OptimizerState:
+        """The states by parameter, live.
+
+        ``state[p]`` holds ``step`` (an int) and the tensors in use, for a parameter that had a gradient in some step. It can be read, assigned to
+        (values are copied) and cleared; other keys are kept as they are.
+        """
+        return self._state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        new = dict(value.items())
+        self._state.clear()
+        self._state.update(new)
+
+    def add_param_group(self, param_group: Dict[str, Any]) -> None:
+        """Add a group of parameters. If it raises, nothing was added.
+
+        Parameters
+        ----------
+        param_group : dict
+            ``params`` (a tensor, an iterable of them, or of ``(name, tensor)``) and any hyper-parameters; the others are taken from
+            `defaults` and written into this dict, as PyTorch does.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As the constructor.
+        """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        if "params" not in param_group:
+            raise KeyError("param_group must have the key 'params'")
+        self._engine.guard("add_param_group()")
+        group = dict(param_group)
+        group["params"], names = parameters.split_names(parameters.as_list(param_group["params"]))
+        if names:
+            group["param_names"] = names
+        self._check_names(group)
+        for key, default in self.defaults.items():
+            if default is stock.required and key not in group:
+                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {key}")
+            group.setdefault(key, default)
+        self._engine.sync([*self.param_groups, group])
+        param_group.update(group)
+        self.param_groups.append(param_group)
+
+    def _check_names(self, group: Dict[str, Any]) -> None:
+        if self.param_groups and bool("param_names" in group) != bool("param_names" in self.param_groups[0]):
+            raise ValueError(
+                "all optimizer param groups should be with/without names. Give names to all parameters or to none: pass "
+                "model.named_parameters(), or model.parameters()."
+            )
+
+    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        A parameter has a gradient when its ``.grad`` is not None; the others, and their states, are left alone. After `sum_grad` the sums of
+        the round are used instead, only the parameters that were summed are updated, and the round ends. In a Dragon process group the
+        gradients are averaged over the ranks first. Nothing has changed when this raises.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss anew, with gradients enabled, before the update.
+
+        Returns
+        -------
+        object
+            What `closure` returned; None without one.
+
+        Raises
+        ------
+        ValueError
+            If a hyper-parameter in a group is out of range, or a gradient does not fit its parameter.
+        RuntimeError
+            If another workspace is current than the one that the optimizer was made in, if that was cleared, or if another rank of the
+            process group failed.
+        """
+        if self.operator_type is None:
+            raise NotImplementedError(f"{type(self).__name__} names no operator: set operator_type, or override step()")
+        self._engine.guard("step()")
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._engine.step(self.param_groups)
+        return loss
+
+    def sum_grad(self) -> None:
+        """Add the gradients of the last backward passes to the sums of this round.
+
+        Call it after each ``backward()`` and `step` after the last: Dragon's backward overwrites a gradient where PyTorch's adds to it.
+        Parameters that no backward pass has reached since the last call are left alone. Without any gradients it does nothing.
+
+        Raises
+        ------
+        ValueError
+            If a gradient does not fit its parameter; nothing was summed then.
+        RuntimeError
+            As `step`.
+        """
+        self._engine.sum_grad(self.param_groups)
+
+    def zero_grad(self, set_to_none: bool = False, drop_sums: bool = False) -> None:
+        """Clear the gradients of all parameters.
+
+        Parameters
+        ----------
+        set_to_none : bool, optional, default=False
+            True takes the gradients away: ``.grad`` is None, and `step` leaves such parameters alone. False fills them with zeros.
+            PyTorch's default is True; this is Dragon's.
+        drop_sums : bool, optional, default=False
+            True also abandons the sums of an open round. Otherwise they are left alone, since Dragon scripts call ``zero_grad()`` before each
+            backward pass of a round.
+
+        Raises
+        ------
+        RuntimeError
+            As `step`.
+        """
+        self._engine.zero_grad(self.param_groups, set_to_none)
+        if drop_sums:
+            self._engine.end_round()
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for number, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {number}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
+        return "\n".join(lines) + "\n)"

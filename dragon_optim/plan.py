@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From parameter groups to operators: which parameters one operator updates, and with which edges."""
+
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+
+from dragon.vm.torch.core.cpp import device as Device
+
+from dragon_optim._dragon import graphs
+from dragon_optim.slots import Slot, SlotTable
+
+_DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2}  # kernels/dtype.h
+MASTER_PARAM = "master_param"
+
+
+class GroupPlan(NamedTuple):
+    """What decides the operators of one group: all of it but the values of its hyper-parameters."""
+
+    slots: Tuple[Slot, ...]  # in the order of the group's parameters, one for each occurrence
+    states: Tuple[str, ...]
+    foreach: bool
+
+
+class Segment(NamedTuple):
+    """The parameters that one update operator handles: of one group, one dtype, each once."""
+
+    group: int
+    dtype: str
+    states: Tuple[str, ...]
+    members: Tuple[Tuple[int, Slot], ...]  # (position in the group, slot)
+
+    @property
+    def slots(self) -> List[Slot]:
+        return [slot for _, slot in self.members]
+
+
+def _waves(plan: GroupPlan, takes: Callable[[Slot], bool]) -> Iterable[List[Tuple[int, Slot]]]:
+    """Divide a group's parameters so that none stands twice in a part: the second occurrence is updated after the first."""
+    waves: List[List[Tuple[int, Slot]]] = []
+    seen: Dict[int, int] = {}
+    for position, slot in enumerate(plan.slots):
+        if not takes(slot):
+            continue
+        wave = seen[slot.index] = seen.get(slot.index, -1) + 1
+        if wave == len(waves):
+            waves.append([])
+        waves[wave].append((position, slot))
+    return waves
+
+
+def segments(plans: Sequence[GroupPlan], takes: Callable[[Slot], bool]) -> List[Segment]:
+    """Return the segments of all groups, in the order in which they run. Parameters that `takes` refuses are left out."""
+    result = []
+    for group, plan in enumerate(plans):
+        for wave in _waves(plan, takes):
+            by_dtype: Dict[str, List[Tuple[int, Slot]]] = {}
+            for position, slot in wave:
+                by_dtype.setdefault(slot.param.dtype, []).append((position, slot))
+            for dtype, members in by_dtype.items():
+                states = plan.states + ((MASTER_PARAM,) if dtype == "float16" else ())
+                parts = [members] if plan.foreach else [[member] for member in members]
+                result += [Segment(group, dtype, states, tuple(part)) for part in parts]
+    return result
+
+
+class Edges(NamedTuple):
+    """What every operator of an update shares."""
+
+    table: SlotTable
+    hyper: graphs.HostArray
+    summed: bool  # gradients are the sums of this round
+
+    def source(self, slot: Slot) -> str:
+        """The name of the gradient, or of the sum in its place."""
+        return self.table.sum(slot).id if self.summed else slot.grad_name
+
+    @property
+    def mask(self) -> graphs.HostArray:
+        """Which parameters take part."""
+        return self.table.round if self.summed else self.table.trainable
+
+    def operator(self, kind: str, parts: Sequence[Segment], **arguments: Any) -> Any:
+        """Return a check or update operator over some segments: see csrc/segments.h for its edges."""
+        members = [member for part in parts for member in part.members]
+        outputs: List[str] = []
+        for part in parts:
+            outputs += [slot.param.id for slot in part.slots]
+            for state in part.states:
+                outputs += [self.table.state(slot, state).id for slot in part.slots]
+        return graphs.operator(
+            kind,
+            [self.hyper.name, self.mask.name] + [self.source(slot) for _, slot in members],
+            [*outputs, self.table.steps.name],
+            members[0][1].param.device,
+            groups=[part.group for part in parts],
+            sizes=[len(part.members) for part in parts],
+            num_states=[len(part.states) for part in parts],
+            dtypes=[_DTYPE_CODES[part.dtype] for part in parts],
+            slots=[slot.index for _, slot in members],
+            hyper_size=self.hyper.view.size,
+            summed=int(self.summed),
+            **arguments,
+        )
+
+    def check(self, parts: Sequence[Segment]) -> Any:
+        """Return the operator that finds what is wrong before anything is written."""
+        positions = [position for part in parts for position, _ in part.members]
+        return self.operator("DragonOptimCheck", parts, positions=positions)
+
+    def update(self, kind: str, part: Segment) -> Any:
+        """Return the operator that updates one segment."""
+        return self.operator(kind, [part], states=list(part.states))
+
+
+def accumulate(table: SlotTable, slots: Sequence[Slot]) -> Any:
+    """Return the operator that adds gradients to their sums."""
+    return graphs.operator(
+        "DragonOptimAccumulate",
+        [table.fresh.name] + [slot.grad_name for slot in slots] + [slot.param.id for slot in slots],
+        [table.sum(slot).id for slot in slots] + [table.summed.name],
+        slots[0].param.device,
+        slots=[slot.index for slot in slots],
+    )
+
+
+def zero_grad(mode: graphs.HostArray, slots: Sequence[Slot]) -> Any:
+    """Return the operator that clears gradients."""
+    return graphs.operator("DragonOptimZeroGrad", [mode.name], [slot.grad_name for slot in slots], slots[0].param.device)
+
+
+def numel(slot: Slot) -> int:
+    """The elements of a parameter: the product of its dimensions, which Dragon's own count is not for shapes that hold a 0."""
+    count = 1
+    for dim in slot.param.shape:
+        count *= dim
+    return count
+
+
+class Packing(NamedTuple):
+    """The buffer in which the gradients of one dtype travel through a process group: see csrc/pack_ops.cc."""
+
+    dtype: str
+    slots: Tuple[Slot, ...]  # the layout, the same on all ranks
+    buffer: Any  # a Dragon tensor
+
+    def _arguments(self, listed: Sequence[Slot]) -> Dict[str, Any]:
+        place = {slot.index: at for at, slot in enumerate(self.slots)}
+        return {
+            "dtype": _DTYPE_CODES[self.dtype],
+            "sizes": [numel(slot) for slot in self.slots],
+            "indices": [place[slot.index] for slot in listed],
+        }
+
+    @property
+    def device(self) -> Device:
+        return self.slots[0].param.device
+
+    def pack(self, edges: Edges, listed: Sequence[Slot]) -> Any:
+        """Return the operator that copies what this rank has into the buffer."""
+        return graphs.operator(
+            "DragonOptimPack",
+            [edges.mask.name] + [edges.source(slot) for slot in listed],
+            [self.buffer.id],
+            self.device,
+            slots=[slot.index for slot in listed],
+            **self._arguments(listed),
+        )
+
+    def unpack(self, edges: Edges, listed: Sequence[Slot]) -> Any:
+        """Return the operator that copies the means back."""
+        return graphs.operator(
+            "DragonOptimUnpack",
+            [self.buffer.id] + [slot.param.id for slot in listed],
+            [edges.source(slot) for slot in listed],
+            self.device,
+            **self._arguments(listed),
+        )

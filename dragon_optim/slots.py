@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The parameters of an optimizer, each with its states: who owns which memory.
+
+A parameter has a slot from the moment it joins a group, for as long as the optimizer lives. The slot holds the parameter, so that Dragon
+cannot give its name to another one while there is state for it.
+"""
+
+import sys
+from typing import Any, Dict, List, Optional
+
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import graphs, names
+from dragon_optim._dragon.workspace import Workspace
+
+
+class Slot:
+    """One parameter, its states, and what the user keeps beside them."""
+
+    __slots__ = ("extra", "grad_name", "index", "joined", "param", "states", "sum")
+
+    def __init__(self, param: Tensor, index: int) -> None:
+        self.param = param
+        self.index = index
+        self.grad_name = names.gradient_name(param)
+        self.joined = False  # whether its gradient is an edge of the graphs
+        self.states: Dict[str, Tensor] = {}  # all that graphs know; those without memory are not in use yet
+        self.sum: Optional[Tensor] = None  # what sum_grad() adds to
+        self.extra: Dict[str, Any] = {}  # entries of `state` that are the user's own
+
+    @property
+    def arithmetic_dtype(self) -> str:
+        """The dtype of its states."""
+        return "float32" if self.param.dtype == "float16" else self.param.dtype
+
+
+class SlotTable:
+    """All slots of an optimizer, and the small arrays over them that operators read and write."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.slots: List[Slot] = []
+        self._by_tensor: Dict[int, Slot] = {}  # id of Dragon's tensor object, which the slot's parameter keeps alive
+        # Raised whenever a graph would write to a tensor that a slot no longer holds.
+        self.generation = 0
+        self.steps = graphs.HostArray(workspace, 1, "int64")
+        self.trainable = graphs.HostArray(workspace, 1, "int64")  # 1: takes part in a step from gradients
+        self.summed = graphs.HostArray(workspace, 1, "int64")  # 1: has a sum in this round
+        self.round = graphs.HostArray(workspace, 1, "int64")  # 1: takes part in a step from sums
+        self.fresh = graphs.HostArray(workspace, 1, "int64")  # 1: takes part in the next sum_grad()
+
+    def arrays(self) -> List[graphs.HostArray]:
+        """Every array over the slots."""
+        return [self.steps, self.trainable, self.summed, self.round, self.fresh]
+
+    def find(self, key: Any) -> Optional[Slot]:
+        """Return the slot of a parameter. Two Parameters over one tensor have one slot."""
+        return self._by_tensor.get(id(key._impl)) if isinstance(key, Tensor) else None
+
+    def add(self, param: Tensor) -> Slot:
+        """Return the slot of a parameter, a new one if it has none."""
+        slot = self.find(param)
+        if slot is None:
+            slot = Slot(param, len(self.slots))
+            if slot.index >= self.steps.view.size:
+                for array in self.arrays():
+                    array.resize(2 * (slot.index + 1))
+            self.slots.append(slot)
+            self._by_tensor[id(param._impl)] = slot
+        return slot
+
+    def state(self, slot: Slot, name: str) -> Tensor:
+        """Return a state's tensor, made without memory if it is new. The operator gives it memory at the first gradient."""
+        if name not in slot.states:
+            slot.states[name] = names.tensor_pool(self.workspace).new(slot.param.device)
+        return slot.states[name]
+
+    def sum(self, slot: Slot) -> Tensor:
+        """Return the tensor that sum_grad() adds to."""
+        if slot.sum is None:
+            slot.sum = names.tensor_pool(self.workspace).new(slot.param.device)
+        return slot.sum
+
+    def drop_state(self, slot: Slot, name: str) -> None:
+        """Forget a state. Its memory is given back, or stays with whoever holds the tensor."""
+        # Three references: the dictionary, the variable, the argument of getrefcount. Any other is the user's: then the tensor is theirs.
+        tensor = slot.states[name]
+        if sys.getrefcount(tensor) <= 3:
+            tensor._impl.Reset()
+        else:
+            del slot.states[name]
+            self.generation += 1
+
+    def clear(self, slot: Slot) -> None:
+        """Forget all states of a parameter, its step count and the user's entries."""
+        for name in list(slot.states):
+            self.drop_state(slot, name)
+        slot.extra.clear()
+        self.steps.view[slot.index] = 0

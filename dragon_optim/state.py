@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``optimizer.state``: PyTorch's mapping of a parameter to its states, over the memory that the operators update."""
+
+import operator
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Dict, Iterator, Sequence
+
+import numpy
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import graphs
+from dragon_optim.slots import Slot, SlotTable
+
+
+class ParameterState(MutableMapping):
+    """The states of one parameter: ``step``, the tensors in use, and any entry that the user adds.
+
+    Reading gives live values: ``step`` as an int, tensors as the very Dragon tensors that the next step updates. Assigning a tensor copies its
+    values, so that no two states ever share memory.
+    """
+
+    def __init__(self, table: SlotTable, slot: Slot, names: Sequence[str]) -> None:
+        self._table = table
+        self._slot = slot
+        self._names = names
+
+    def _in_use(self, name: str) -> bool:
+        tensor = self._slot.states.get(name)
+        return tensor is not None and tensor._impl.size > 0
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "step" and "step" in self:
+            return int(self._table.steps.view[self._slot.index])
+        if self._in_use(key):
+            return self._slot.states[key]
+        return self._slot.extra[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "step":
+            self._table.steps.view[self._slot.index] = _as_step(value)
+        elif key in self._names:
+            self._assign(key, value)
+        else:
+            self._slot.extra[key] = value
+
+    def _assign(self, name: str, value: Any) -> None:
+        array = value.numpy() if isinstance(value, Tensor) else numpy.asarray(value)
+        shape = tuple(self._slot.param.shape)
+        if array.shape != shape:
+            raise ValueError(f"{name} must have the shape of its parameter, {shape}, but got {array.shape}")
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} must hold real numbers, but got dtype {array.dtype}")
+        graphs.tensor_from(array.astype(self._slot.arithmetic_dtype), self._table.state(self._slot, name))
+
+    def __delitem__(self, key: str) -> None:
+        if key == "step" and "step" in self:
+            self._table.steps.view[self._slot.index] = 0
+        elif self._in_use(key):
+            self._table.drop_state(self._slot, key)
+        else:
+            del self._slot.extra[key]
+
+    def __iter__(self) -> Iterator[str]:
+        tensors = [name for name in self._names if self._in_use(name)]
+        if tensors or self._table.steps.view[self._slot.index] > 0:
+            yield "step"
+        yield from tensors
+        yield from list(self._slot.extra)
+
+    def __contains__(self, key: object) -> bool:
+        return any(key == each for each in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class OptimizerState(MutableMapping):
+    """A parameter's states by the parameter; and, as PyTorch allows it, anything else by any other key."""
+
+    def __init__(self, table: SlotTable, names: Sequence[str]) -> None:
+        self._table = table
+        self._names = names
+        self._other: Dict[Any, Any] = {}
+
+    def __getitem__(self, key: Any) -> Any:
+        slot = self._table.find(key)
+        if slot is not None:
+            return ParameterState(self._table, slot, self._names)
+        return self._other.setdefault(key, {})  # PyTorch's state is a defaultdict
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        slot = self._table.find(key)
+        if slot is None:
+            self._other[key] = value
+            return
+        if not isinstance(value, Mapping):
+            raise TypeError(f"the state of a parameter must be a mapping, but got {type(value).__name__}")
+        # `value` may be the very entry that is cleared now, or hold its tensors.
+        copies = {name: _copy(each) if name in self._names else each for name, each in value.items()}
+        self._table.clear(slot)
+        self[key].update(copies)
+
+    def __delitem__(self, key: Any) -> None:
+        if key not in self:
+            raise KeyError(key)
+        slot = self._table.find(key)
+        if slot is None:
+            del self._other[key]
+        else:
+            self._table.clear(slot)
+
+    def __contains__(self, key: object) -> bool:
+        slot = self._table.find(key)
+        if slot is None:
+            return key in self._other
+        return len(ParameterState(self._table, slot, self._names)) > 0
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from [slot.param for slot in self._table.slots if slot.param in self]
+        yield from list(self._other)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr({key: self[key] for key in self})
+
+
+def _copy(value: Any) -> Any:
+    return value.numpy().copy() if isinstance(value, Tensor) and value._impl.size > 0 else value
+
+
+def _as_step(value: Any) -> int:
+    if isinstance(value, (Tensor, numpy.ndarray)):
+        array = value.numpy() if isinstance(value, Tensor) else value
+        value = array.reshape(()).item()
+    if isinstance(value, float) and value.is_integer():  # PyTorch's tensor step is a float32
+        value = int(value)
+    try:
+        step = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"step must be a whole number, but got {value!r}") from error
+    if step < 0:
+        raise ValueError(f"Invalid step value: {step} (need step >= 0)")
+    return step

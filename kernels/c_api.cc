@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+#include "kernels/c_api.h"
+
+#include <cstddef>
+#include <exception>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/cpu/dispatch.h"
+#include "kernels/gradient.h"
+#include "kernels/rmsprop.h"
+
+namespace dragon_optim {
+namespace {
+
+static_assert(sizeof(dragon_optim_rmsprop_options) == sizeof(RMSpropOptions), "field for field");
+static_assert(offsetof(dragon_optim_rmsprop_options, decoupled_weight_decay) ==
+                  offsetof(RMSpropOptions, decoupled_weight_decay),
+              "field for field");
+static_assert(sizeof(dragon_optim_rmsprop_tensor) == sizeof(RMSpropTensor), "field for field");
+static_assert(offsetof(dragon_optim_rmsprop_tensor, master_param) == offsetof(RMSpropTensor, master_param),
+              "field for field");
+static_assert(sizeof(dragon_optim_accumulate_tensor) == sizeof(AccumulateTensor), "field for field");
+static_assert(offsetof(dragon_optim_accumulate_tensor, first) == offsetof(AccumulateTensor, first), "field for field");
+
+std::string& LastError() {
+  thread_local std::string text;
+  return text;
+}
+
+// 0, or 1 after an exception: none may pass into C.
+template <typename Body>
+int Guarded(const Body& body) noexcept {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& error) {
+    LastError() = error.what();
+  } catch (...) {
+    LastError() = "unknown error";
+  }
+  return 1;
+}
+
+DType CheckedDType(int code) {
+  if (code < 0 || code > 2) throw std::invalid_argument("Invalid dtype code: " + std::to_string(code));
+  return static_cast<DType>(code);
+}
+
+}  // namespace
+}  // namespace dragon_optim
+
+using dragon_optim::CheckedDType;
+using dragon_optim::Guarded;
+
+int dragon_optim_rmsprop(int dtype, int grad_dtype, const dragon_optim_rmsprop_options* options,
+                         const dragon_optim_rmsprop_tensor* tensors, int64_t count, int threads) {
+  return Guarded([&] {
+    dragon_optim::RMSpropUpdate(CheckedDType(dtype), CheckedDType(grad_dtype),
+                                *reinterpret_cast<const dragon_optim::RMSpropOptions*>(options),
+                                reinterpret_cast<const dragon_optim::RMSpropTensor*>(tensors), count, threads);
+  });
+}
+
+int dragon_optim_accumulate(int grad_dtype, const dragon_optim_accumulate_tensor* tensors, int64_t count, int threads) {
+  return Guarded([&] {
+    dragon_optim::Accumulate(CheckedDType(grad_dtype), reinterpret_cast<const dragon_optim::AccumulateTensor*>(tensors),
+                             count, threads);
+  });
+}
+
+int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, double scale, int threads,
+                              double* result) {
+  return Guarded([&] { *result = dragon_optim::SquaredNorm(CheckedDType(grad_dtype), grad, size, scale, threads); });
+}
+
+int dragon_optim_half_to_float(const void* source, void* destination, int64_t size) {
+  return Guarded([&] { dragon_optim::HalfToFloat(source, destination, size); });
+}
+
+int dragon_optim_float_to_half(const void* source, void* destination, int64_t size) {
+  return Guarded([&] { dragon_optim::FloatToHalf(source, destination, size); });
+}
+
+const char* dragon_optim_isa(void) {
+  const char* name = nullptr;
+  Guarded([&] { name = dragon_optim::ActiveKernels().name; });
+  return name;
+}
+
+int dragon_optim_set_isa(const char* name) {
+  return Guarded([&] { dragon_optim::SetIsa(name == nullptr ? "" : name); });
+}
+
+const char* dragon_optim_compiled_isas(void) {
+  static const std::string names = dragon_optim::CompiledIsas();
+  return names.c_str();
+}
+
+const char* dragon_optim_supported_isas(void) {
+  static const std::string names = dragon_optim::SupportedIsas();
+  return names.c_str();
+}
+
+const char* dragon_optim_last_error(void) { return dragon_optim::LastError().c_str(); }

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//
+// From a gradient's dtype to its loops.
+
+#ifndef DRAGON_OPTIM_KERNELS_CPU_GRADIENT_DTYPES_H_
+#define DRAGON_OPTIM_KERNELS_CPU_GRADIENT_DTYPES_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/dtype.h"
+
+namespace dragon_optim {
+
+// Calls use(loops, item size), where loops are GradientLoops<double> for kFloat64, else GradientLoops<float>.
+template <typename Use>
+void WithGradientLoops(const KernelTable& kernels, DType grad_dtype, const Use& use) {
+  switch (grad_dtype) {
+    case DType::kFloat16:
+      return use(kernels.half_grad, ItemSize(grad_dtype));
+    case DType::kFloat32:
+      return use(kernels.float_grad, ItemSize(grad_dtype));
+    case DType::kFloat64:
+      return use(kernels.double_grad, ItemSize(grad_dtype));
+  }
+}
+
+}  // namespace dragon_optim
+
+#endif  // DRAGON_OPTIM_KERNELS_CPU_GRADIENT_DTYPES_H_

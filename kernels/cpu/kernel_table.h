@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//
+// What one instruction set offers: pointers to loops over contiguous memory, without threads or choices inside.
+
+#ifndef DRAGON_OPTIM_KERNELS_CPU_KERNEL_TABLE_H_
+#define DRAGON_OPTIM_KERNELS_CPU_KERNEL_TABLE_H_
+
+#include <cstdint>
+
+#include "kernels/formula.h"
+#include "kernels/rmsprop.h"
+
+namespace dragon_optim {
+
+// The blocks of the squared norm's summation order; see gradient.h.
+constexpr int64_t kNormBlock = 4096;
+
+// Updates a range of one tensor: all pointers stand at its first element.
+template <typename T>
+using UpdateLoop = void (*)(const RMSpropScalars<T>& scalars, T clip_factor, const RMSpropTensor& range);
+
+// The loops for one dtype of gradients, T being the dtype of the arithmetic.
+template <typename T>
+struct GradientLoops {
+  // One block of the squared norm; size <= kNormBlock.
+  double (*block_squares)(const void* grad, int64_t size, T scale);
+  void (*accumulate)(const void* grad, void* sum, int64_t size, bool first);
+};
+
+struct KernelTable {
+  const char* name;
+  UpdateLoop<float> update_float[kRMSpropVariants];
+  UpdateLoop<double> update_double[kRMSpropVariants];
+  // float16 parameters: `update` runs on the master parameters. The gradient is float16, or float32 in the second.
+  void (*update_half)(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
+                      const RMSpropTensor& range);
+  void (*update_half_float_grad)(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
+                                 const RMSpropTensor& range);
+  GradientLoops<float> half_grad;
+  GradientLoops<float> float_grad;
+  GradientLoops<double> double_grad;
+  void (*half_to_float)(const uint16_t* source, float* destination, int64_t size);
+  void (*float_to_half)(const float* source, uint16_t* destination, int64_t size);
+  void (*fill_float)(float* data, int64_t size, float value);
+  void (*fill_double)(double* data, int64_t size, double value);
+};
+
+}  // namespace dragon_optim
+
+#endif  // DRAGON_OPTIM_KERNELS_CPU_KERNEL_TABLE_H_
