@@ -20,7 +20,10 @@ def report() -> str:
         ("numpy", numpy.__version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("compiler", info["compiler"]),
-        ("instruction set", f"{library.instruction_set()} (this CPU has {kernels.dragon_optim_supported_isas().decode()})"),
+        (
+            "instruction set",
+            f"{library.instruction_set()} (this CPU has {kernels.dragon_optim_supported_isas().decode()})",
+        ),
         ("threads", str(dragon.get_num_threads())),
         ("operators", ", ".join(library.operators())),
         ("CUDA", "no: this build has CPU operators only"),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One step, from parameter groups to a graph that runs.
 
-The way of a step that was made before: a comparison of the groups with what was seen last, and one ``run_graph``. Everything else in this
-file happens when something changed.
+The way of a step that was made before: a comparison of the groups with what was seen last, and one
+``run_graph``. Everything else in this file happens when something changed.
 """
 
 import operator
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from dragon.vm.torch.core.tensor import Tensor
 
@@ -28,11 +28,16 @@ class Engine:
     fields : sequence of hyper.Field
         The hyper-parameters that the operator reads, in its order.
     states : callable
-        From the checked hyper-parameters of a group to the names of its states. May warn or raise.
+        From the checked hyper-parameters of a group to the names of its states. May warn or raise. Not a
+        method of the optimizer object: a cycle of references would keep its memory until Python's garbage
+        collector looks for cycles.
     """
 
     def __init__(
-        self, kind: str, fields: Sequence[hyper.Field], states: Callable[[Dict[str, float]], Tuple[str, ...]]
+        self,
+        kind: str,
+        fields: Sequence[hyper.Field],
+        states: Callable[[Dict[str, float]], Tuple[str, ...]],
     ) -> None:
         self.workspace = workspace.current()
         self.table = SlotTable(self.workspace)
@@ -46,13 +51,14 @@ class Engine:
         self._seen_values: List[Tuple[Any, ...]] = []
         self._params: List[Tensor] = []  # of all groups, each once
         self._slots: List[Slot] = []  # theirs
+        self._waiting: List[Slot] = []  # those whose gradient never existed yet
         self._seen_trainable: List[bool] = []
         self._graphs: Dict[Any, Optional[graphs.Graph]] = {}
         self._current: Dict[Any, Optional[graphs.Graph]] = {}
         self._generation = 0
         self._summed_passes = 0  # backward passes that sum_grad() has seen
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")
-        self._reduction = Reduction(self)
+        self._reduction = Reduction()
         self.round_open = False  # whether sums wait for a step
 
     # What changed since the last call.
@@ -79,7 +85,11 @@ class Engine:
             return True
         for group, seen in zip(groups, self._seen_params):
             params = group["params"]
-            if type(params) is not list or len(params) != len(seen) or not all(map(operator.is_, params, seen)):
+            if (
+                type(params) is not list
+                or len(params) != len(seen)
+                or not all(map(operator.is_, params, seen))
+            ):
                 return True
         return False
 
@@ -87,7 +97,8 @@ class Engine:
         for number, group in enumerate(groups):
             if not isinstance(group["params"], (list, tuple)):
                 raise TypeError(
-                    f"param_groups[{number}]['params'] must be a list of Tensors, but got {parameters.type_name(group['params'])}"
+                    f"param_groups[{number}]['params'] must be a list of Tensors, but got "
+                    f"{parameters.type_name(group['params'])}"
                 )
             parameters.check(group["params"], self.workspace)
         parameters.check_duplicates([group["params"] for group in groups])
@@ -104,6 +115,7 @@ class Engine:
                 slots[slot.index] = slot
         self._slots = list(slots.values())
         self._params = [slot.param for slot in self._slots]
+        self._waiting = [slot for slot in self._slots if not slot.joined]
         self._seen_trainable = []
         if self._hyper.view.shape[0] != len(groups):
             self._hyper.resize((len(groups), self._hyper.view.shape[1]))
@@ -121,30 +133,40 @@ class Engine:
             if values[-1] not in (None, True, False):
                 raise ValueError(f"Invalid foreach value: {values[-1]!r} (need None, True or False)")
             if group.get("differentiable"):
-                raise NotImplementedError("differentiable=True is not supported yet: the step is not recorded by Dragon's tape")
+                raise NotImplementedError(
+                    "differentiable=True is not supported yet: the step is not recorded by Dragon's tape"
+                )
             rows[number] = (values, hyper.row(self._fields, group))
         return rows
 
     def _take_rows(self, groups: Sequence[Group], rows: Dict[int, Any]) -> None:
         plans = []
         for number in range(len(groups)):
-            slots = tuple(slot for slot in map(self.table.find, self._seen_params[number]) if slot is not None)
+            slots = tuple(
+                slot for slot in map(self.table.find, self._seen_params[number]) if slot is not None
+            )
             if number in rows:
                 values, numbers = rows[number]
-                states, foreach = self._states(dict(zip(self._keys, numbers))), values[-1] is not False
+                states, foreach = (
+                    self._states(dict(zip(self._keys, numbers))),
+                    values[-1] is None or bool(values[-1]),
+                )
             else:
                 states, foreach = self._plans[number].states, self._plans[number].foreach
             plans.append(plan.GroupPlan(slots, states, foreach))
         for number, (_, numbers) in rows.items():
             self._hyper.view[number, : len(numbers)] = numbers
         seen = self._seen_values[: len(groups)]
-        self._seen_values = [rows[number][0] if number in rows else seen[number] for number in range(len(groups))]
+        self._seen_values = [
+            rows[number][0] if number in rows else seen[number] for number in range(len(groups))
+        ]
         if plans != self._plans:
             self._plans = plans
             self._current.clear()
 
     def _write_trainable(self) -> None:
-        # A parameter without requires_grad has no `.grad` in Dragon, whatever an earlier backward left behind.
+        # A parameter without requires_grad has no `.grad` in Dragon, whatever an earlier backward left
+        # behind.
         trainable = [param._requires_grad for param in self._params]
         if trainable == self._seen_trainable:
             return
@@ -155,17 +177,20 @@ class Engine:
 
     def _join(self) -> None:
         """Take up the gradients that exist by now. Only parameters that never had one are looked at."""
-        waiting = [slot for slot in self._slots if not slot.joined]
-        for slot in waiting:
-            gradient = self.workspace.get_tensor(slot.grad_name)
-            if gradient is not None and gradient.size > 0:
-                self.join(slot)
+        if self._waiting:
+            gradients = [self.workspace.get_tensor(slot.grad_name) for slot in self._waiting]
+            self.join(
+                [slot for slot, each in zip(self._waiting, gradients) if each is not None and each.size > 0]
+            )
 
-    def join(self, slot: Slot) -> None:
-        """Make a gradient an edge of the graphs that are made from now on. Its tensor must exist."""
-        if not slot.joined:
+    def join(self, slots: Sequence[Slot]) -> None:
+        """Make gradients edges of the graphs that are made from now on. Their tensors must exist."""
+        if not slots:
+            return
+        for slot in slots:
             slot.joined = True
-            self._current.clear()
+        self._waiting = [slot for slot in self._waiting if not slot.joined]
+        self._current.clear()
 
     # Graphs, made once for each structure.
 
@@ -179,7 +204,10 @@ class Engine:
         return plan.Edges(self.table, self._hyper, summed)
 
     def run(self, key: Any, slots: Sequence[Slot], make: Callable[[], Sequence[Any]]) -> None:
-        """Run the graph of `key` over `slots`. When this structure is met first, `make` gives the operators; it may give none."""
+        """Run the graph of `key` over `slots`.
+
+        When a structure is met first, `make` gives the operators; it may give none.
+        """
         if self._generation != self.table.generation:
             self._generation = self.table.generation
             self._graphs.clear()
@@ -195,7 +223,9 @@ class Engine:
             graph.run()
 
     def _structure(self) -> Any:
-        return tuple((each.states, each.foreach, tuple(slot.index for slot in each.slots)) for each in self._plans)
+        return tuple(
+            (each.states, each.foreach, tuple(slot.index for slot in each.slots)) for each in self._plans
+        )
 
     def taking(self, summed: bool) -> List[Slot]:
         """The slots whose gradients (sums) are edges."""
@@ -208,7 +238,8 @@ class Engine:
             return []
         merged = [each._replace(foreach=True) for each in self._plans]
         parts = plan.segments(merged, lambda slot: slot.index in taking)
-        unique, seen = [], set()
+        unique: List[plan.Segment] = []
+        seen: Set[int] = set()
         for part in parts:
             if not seen.issuperset(slot.index for slot in part.slots):
                 unique.append(part)
@@ -227,7 +258,7 @@ class Engine:
         """Update every parameter that has a gradient, or a sum in this round. All or nothing."""
         process_group = collective.group()
         if process_group is not None:
-            summed = self._reduction.reduce(process_group, groups)
+            summed = self._reduction.reduce(self, process_group, groups)
         else:
             self.prepare(groups, "step()")
             summed = self.round_open
@@ -256,7 +287,7 @@ class Engine:
         """Add the gradients of the parameters that a backward pass has reached since the last call."""
         self.prepare(groups, "sum_grad()")
         slots = self.taking(summed=False)
-        reached = tape.reached_since(self.workspace, [slot.param.id for slot in slots], self._summed_passes)
+        reached = tape.reached_since(self.workspace, [slot.name for slot in slots], self._summed_passes)
         fresh = self.table.fresh.view
         fresh[:] = 0
         for slot, each in zip(slots, reached):

@@ -11,7 +11,7 @@ from dragon_optim._dragon import workspace
 
 
 def as_number(key: str, value: Any) -> float:
-    """Return a hyper-parameter as a float. Accepts numbers, numpy scalars and arrays or Dragon tensors of one element."""
+    """Return a hyper-parameter as a float: a number, or an array or Dragon tensor of one element."""
     if isinstance(value, Tensor):
         workspace.check_tensor(value, workspace.current(), f"the tensor given as {key}")
         value = value.numpy()
@@ -24,7 +24,9 @@ def as_number(key: str, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{key} must be a number, but got {value!r} of type {type(value).__name__}") from error
+        raise TypeError(
+            f"{key} must be a number, but got {value!r} of type {type(value).__name__}"
+        ) from error
 
 
 class Number(NamedTuple):

@@ -17,23 +17,24 @@ Params = Iterable[Union[Tensor, Dict[str, Any], Tuple[str, Tensor]]]
 class Optimizer(stock.Optimizer):
     r"""Base class of the optimizers: everything but the update itself.
 
-    A subclass names the operator that runs, the hyper-parameters that it reads and the states that it keeps; groups, gradients, sums, process
-    groups and the mapping `state` come from here.
+    A subclass names the operator that runs, the hyper-parameters that it reads and the states that it keeps;
+    groups, gradients, sums, process groups and the mapping `state` come from here.
 
     Parameters
     ----------
     params : iterable of Tensor, of dict, or of (str, Tensor)
-        The parameters, or groups of them. A group is a dict with the key ``params``; its other keys override `defaults`, and keys that
-        the optimizer does not know are kept.
+        The parameters, or groups of them. A group is a dict with the key ``params``; its other keys override
+        `defaults`, and keys that the optimizer does not know are kept.
     defaults : dict
-        The hyper-parameters of a group that does not set them. A value may be ``dragon.vm.torch.optim.required``-like (Dragon's
-        ``required`` object): then every group must set it.
+        The hyper-parameters of a group that does not set them. A value may be
+        ``dragon.vm.torch.optim.required``-like (Dragon's ``required`` object): then every group must set it.
     grad_scale : float, optional, default=1
         Every gradient is multiplied by it first. Any number.
     clip_norm : float, optional, default=0
         The largest L2 norm of a gradient, each tensor on its own; 0 is off. Range: ``>= 0``.
     clip_value : float, optional, default=0
-        The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``. Ignored where `clip_norm` is on.
+        The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``. Ignored where
+        `clip_norm` is on.
 
     Attributes
     ----------
@@ -49,14 +50,16 @@ class Optimizer(stock.Optimizer):
     TypeError
         If `params` is a single tensor, a set, or holds something else than tensors of floats.
     ValueError
-        If there are no parameters, one is not a leaf or stands in two groups, or a hyper-parameter is out of range.
+        If there are no parameters, one is not a leaf or stands in two groups, or a hyper-parameter is out of
+        range.
     RuntimeError
         If a parameter belongs to another workspace than the current one, or to a dead one.
 
     Notes
     -----
-    *Differences from stock Dragon*: gradients are never modified; no gradient of a dead tensor is ever used; what ends the process there
-    raises an exception here. The class derives from ``dragon.vm.torch.optim.Optimizer`` for ``isinstance`` alone.
+    *Differences from stock Dragon*: gradients are never modified; no gradient of a dead tensor is ever used;
+    what ends the process there raises an exception here. The class derives from
+    ``dragon.vm.torch.optim.Optimizer`` for ``isinstance`` alone.
     """
 
     operator_type: Optional[str] = None
@@ -91,7 +94,7 @@ class Optimizer(stock.Optimizer):
             self.defaults.setdefault(key, value)
         self._check_defaults()
         self.param_groups: List[Dict[str, Any]] = []
-        self._engine = Engine(self.operator_type, self.hyper_fields, self.state_names)
+        self._engine = Engine(self.operator_type or "", self.hyper_fields, self.state_names)
         self._state = OptimizerState(self._engine.table, self.known_states)
         groups = parameters.as_list(params)
         if not groups:
@@ -106,7 +109,8 @@ class Optimizer(stock.Optimizer):
             if field.key in self.defaults and self.defaults[field.key] is not stock.required:
                 field.check(self.defaults[field.key])
 
-    def state_names(self, values: Dict[str, float]) -> Tuple[str, ...]:
+    @classmethod
+    def state_names(cls, values: Dict[str, float]) -> Tuple[str, ...]:
         """Return the states that a group with these hyper-parameters needs. For subclasses.
 
         Parameters
@@ -126,8 +130,9 @@ class Optimizer(stock.Optimizer):
     def state(self) -> OptimizerState:
         """The states by parameter, live.
 
-        ``state[p]`` holds ``step`` (an int) and the tensors in use, for a parameter that had a gradient in some step. It can be read, assigned to
-        (values are copied) and cleared; other keys are kept as they are.
+        ``state[p]`` holds ``step`` (an int) and the tensors in use, for a parameter that had a gradient in
+        some step. It can be read, assigned to (values are copied) and cleared; other keys are kept as they
+        are.
         """
         return self._state
 
@@ -143,8 +148,8 @@ class Optimizer(stock.Optimizer):
         Parameters
         ----------
         param_group : dict
-            ``params`` (a tensor, an iterable of them, or of ``(name, tensor)``) and any hyper-parameters; the others are taken from
-            `defaults` and written into this dict, as PyTorch does.
+            ``params`` (a tensor, an iterable of them, or of ``(name, tensor)``) and any hyper-parameters; the
+            others are taken from `defaults` and written into this dict, as PyTorch does.
 
         Raises
         ------
@@ -163,7 +168,9 @@ class Optimizer(stock.Optimizer):
         self._check_names(group)
         for key, default in self.defaults.items():
             if default is stock.required and key not in group:
-                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {key}")
+                raise ValueError(
+                    f"parameter group didn't specify a value of required optimization parameter {key}"
+                )
             group.setdefault(key, default)
         self._engine.sync([*self.param_groups, group])
         param_group.update(group)
@@ -172,16 +179,18 @@ class Optimizer(stock.Optimizer):
     def _check_names(self, group: Dict[str, Any]) -> None:
         if self.param_groups and bool("param_names" in group) != bool("param_names" in self.param_groups[0]):
             raise ValueError(
-                "all optimizer param groups should be with/without names. Give names to all parameters or to none: pass "
+                "all optimizer param groups should be with/without names. Give names to all parameters or "
+                "to none: pass "
                 "model.named_parameters(), or model.parameters()."
             )
 
     def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:
         """Update every parameter that has a gradient.
 
-        A parameter has a gradient when its ``.grad`` is not None; the others, and their states, are left alone. After `sum_grad` the sums of
-        the round are used instead, only the parameters that were summed are updated, and the round ends. In a Dragon process group the
-        gradients are averaged over the ranks first. Nothing has changed when this raises.
+        A parameter has a gradient when its ``.grad`` is not None; the others, and their states, are left
+        alone. After `sum_grad` the sums of the round are used instead, only the parameters that were summed
+        are updated, and the round ends. In a Dragon process group the gradients are averaged over the ranks
+        first. Nothing has changed when this raises.
 
         Parameters
         ----------
@@ -198,11 +207,13 @@ class Optimizer(stock.Optimizer):
         ValueError
             If a hyper-parameter in a group is out of range, or a gradient does not fit its parameter.
         RuntimeError
-            If another workspace is current than the one that the optimizer was made in, if that was cleared, or if another rank of the
-            process group failed.
+            If another workspace is current than the one that the optimizer was made in, if that was cleared,
+            or if another rank of the process group failed.
         """
         if self.operator_type is None:
-            raise NotImplementedError(f"{type(self).__name__} names no operator: set operator_type, or override step()")
+            raise NotImplementedError(
+                f"{type(self).__name__} names no operator: set operator_type, or override step()"
+            )
         self._engine.guard("step()")
         loss = None
         if closure is not None:
@@ -214,8 +225,9 @@ class Optimizer(stock.Optimizer):
     def sum_grad(self) -> None:
         """Add the gradients of the last backward passes to the sums of this round.
 
-        Call it after each ``backward()`` and `step` after the last: Dragon's backward overwrites a gradient where PyTorch's adds to it.
-        Parameters that no backward pass has reached since the last call are left alone. Without any gradients it does nothing.
+        Call it after each ``backward()`` and `step` after the last: Dragon's backward overwrites a gradient
+        where PyTorch's adds to it. Parameters that no backward pass has reached since the last call are left
+        alone. Without any gradients it does nothing.
 
         Raises
         ------
@@ -232,11 +244,11 @@ class Optimizer(stock.Optimizer):
         Parameters
         ----------
         set_to_none : bool, optional, default=False
-            True takes the gradients away: ``.grad`` is None, and `step` leaves such parameters alone. False fills them with zeros.
-            PyTorch's default is True; this is Dragon's.
+            True takes the gradients away: ``.grad`` is None, and `step` leaves such parameters alone. False
+            fills them with zeros. PyTorch's default is True; this is Dragon's.
         drop_sums : bool, optional, default=False
-            True also abandons the sums of an open round. Otherwise they are left alone, since Dragon scripts call ``zero_grad()`` before each
-            backward pass of a round.
+            True also abandons the sums of an open round. Otherwise they are left alone, since Dragon scripts
+            call ``zero_grad()`` before each backward pass of a round.
 
         Raises
         ------
@@ -251,5 +263,7 @@ class Optimizer(stock.Optimizer):
         lines = [f"{type(self).__name__} ("]
         for number, group in enumerate(self.param_groups):
             lines.append(f"Parameter Group {number}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
+            lines += [
+                f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")
+            ]
         return "\n".join(lines) + "\n)"

@@ -13,7 +13,11 @@ _DTYPES = ("float16", "float32", "float64")
 
 def type_name(value: Any) -> str:
     """The name of a value's type as a user writes it."""
-    return "dragon.vm.torch.Tensor" if type(value) is Tensor else f"{type(value).__module__}.{type(value).__qualname__}"
+    return (
+        "dragon.vm.torch.Tensor"
+        if type(value) is Tensor
+        else f"{type(value).__module__}.{type(value).__qualname__}"
+    )
 
 
 def as_list(params: Any) -> List[Any]:
@@ -22,7 +26,8 @@ def as_list(params: Any) -> List[Any]:
         return [params]
     if isinstance(params, (set, frozenset)):
         raise TypeError(
-            "optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets will change between "
+            "optimizer parameters need to be organized in ordered collections, but the ordering of tensors "
+            "in sets will change between "
             "runs. Please use a list instead."
         )
     if isinstance(params, (str, bytes, dict)) or not isinstance(params, Iterable):
@@ -47,18 +52,24 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
     """Raise unless every element is a leaf tensor of floats on a device that we have, in this workspace."""
     for position, param in enumerate(params):
         if not isinstance(param, Tensor):
-            raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type_name(param)}")
+            raise TypeError(
+                f"optimizer can only optimize Tensors, but one of the params is {type_name(param)}"
+            )
         workspace.check_tensor(param, home, f"parameter {position}")
         if not allow_non_leaf and not param.is_leaf:
-            raise ValueError(f"can't optimize a non-leaf Tensor (parameter {position}, of shape {tuple(param.shape)})")
+            raise ValueError(
+                f"can't optimize a non-leaf Tensor (parameter {position}, of shape {tuple(param.shape)})"
+            )
         if param.dtype not in _DTYPES:
             raise TypeError(
-                f"parameter {position} is {param.dtype}, but only {', '.join(_DTYPES)} can be optimized: convert it, "
+                f"parameter {position} is {param.dtype}, but only {', '.join(_DTYPES)} can be optimized: "
+                "convert it, "
                 "or leave it out of the group."
             )
         if param.device.type != "cpu":
             raise RuntimeError(
-                f"parameter {position} is on {param.device}, for which this dragon_optim was not built: move the model by "
+                f"parameter {position} is on {param.device}, for which this dragon_optim was not built: "
+                "move the model by "
                 "`model.cpu()`."
             )
 
@@ -66,7 +77,8 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
 def check_duplicates(groups: Sequence[Sequence[Tensor]]) -> None:
     """Raise for a parameter in two groups; warn, as PyTorch does, for one that stands twice in a group.
 
-    Compared by Dragon's tensor object: ``==`` between tensors is element-wise, and two Parameters may wrap one tensor.
+    Compared by Dragon's tensor object: ``==`` between tensors is element-wise, and two Parameters may wrap
+    one tensor.
     """
     owner: Dict[int, int] = {}
     repeated = False
@@ -75,13 +87,15 @@ def check_duplicates(groups: Sequence[Sequence[Tensor]]) -> None:
             first = owner.setdefault(id(param._impl), number)
             if first != number:
                 raise ValueError(
-                    f"some parameters appear in more than one parameter group (one of shape {tuple(param.shape)} in groups {first} and "
+                    "some parameters appear in more than one parameter group (one of shape "
+                    f"{tuple(param.shape)} in groups {first} and "
                     f"{number})"
                 )
         repeated = repeated or len({id(param._impl) for param in params}) < len(params)
     if repeated:
         warnings.warn(
-            "optimizer contains a parameter group with duplicate parameters; in future, this will cause an error; see "
+            "optimizer contains a parameter group with duplicate parameters; in future, this will cause an "
+            "error; see "
             "github.com/pytorch/pytorch/issues/40967 for more information",
             stacklevel=4,
         )

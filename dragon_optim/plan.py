@@ -30,11 +30,12 @@ class Segment(NamedTuple):
 
     @property
     def slots(self) -> List[Slot]:
+        """The slots of its members."""
         return [slot for _, slot in self.members]
 
 
 def _waves(plan: GroupPlan, takes: Callable[[Slot], bool]) -> Iterable[List[Tuple[int, Slot]]]:
-    """Divide a group's parameters so that none stands twice in a part: the second occurrence is updated after the first."""
+    """Divide a group's parameters so that none stands twice in a part."""
     waves: List[List[Tuple[int, Slot]]] = []
     seen: Dict[int, int] = {}
     for position, slot in enumerate(plan.slots):
@@ -48,7 +49,7 @@ def _waves(plan: GroupPlan, takes: Callable[[Slot], bool]) -> Iterable[List[Tupl
 
 
 def segments(plans: Sequence[GroupPlan], takes: Callable[[Slot], bool]) -> List[Segment]:
-    """Return the segments of all groups, in the order in which they run. Parameters that `takes` refuses are left out."""
+    """Return the segments of all groups, in running order, of the parameters that `takes` accepts."""
     result = []
     for group, plan in enumerate(plans):
         for wave in _waves(plan, takes):
@@ -124,11 +125,16 @@ def accumulate(table: SlotTable, slots: Sequence[Slot]) -> Any:
 
 def zero_grad(mode: graphs.HostArray, slots: Sequence[Slot]) -> Any:
     """Return the operator that clears gradients."""
-    return graphs.operator("DragonOptimZeroGrad", [mode.name], [slot.grad_name for slot in slots], slots[0].param.device)
+    return graphs.operator(
+        "DragonOptimZeroGrad", [mode.name], [slot.grad_name for slot in slots], slots[0].param.device
+    )
 
 
 def numel(slot: Slot) -> int:
-    """The elements of a parameter: the product of its dimensions, which Dragon's own count is not for shapes that hold a 0."""
+    """The elements of a parameter: the product of its dimensions.
+
+    Dragon's own count leaves zeros out.
+    """
     count = 1
     for dim in slot.param.shape:
         count *= dim
@@ -152,6 +158,7 @@ class Packing(NamedTuple):
 
     @property
     def device(self) -> Device:
+        """Where the buffer lies."""
         return self.slots[0].param.device
 
     def pack(self, edges: Edges, listed: Sequence[Slot]) -> Any:

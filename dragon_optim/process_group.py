@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A step in a Dragon process group: gradients become their mean over the ranks, with one collective for each dtype.
+"""A step in a Dragon process group: gradients become their mean, by one collective for each dtype.
 
-Ranks may differ in which gradients they have, and one of them may find an error. A collective that one rank does not enter hangs all others,
-so before the large ones every rank enters a small one of fixed size and says whether it can go on.
+Ranks may differ in which gradients they have, and one of them may find an error. A collective that one rank
+does not enter hangs all others, so before the large ones every rank enters a small one of fixed size and says
+whether it can go on.
 """
 
 import zlib
@@ -21,13 +22,12 @@ _MAX_ELEMENTS = 2**31 - 1  # MPI counts in int
 class Reduction:
     """The buffers and graphs by which one optimizer averages its gradients."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self) -> None:
         self._packings: List[plan.Packing] = []
         self._layout: Any = None
         self._reduce_graphs: Dict[Any, graphs.Graph] = {}
 
-    def reduce(self, process_group: Any, groups: Sequence[Dict[str, Any]]) -> bool:
+    def reduce(self, engine: "Engine", process_group: Any, groups: Sequence[Dict[str, Any]]) -> bool:
         """Put the means in place of the gradients, or of the sums. Return whether the step goes from sums.
 
         Raises on all ranks if anything is wrong on one of them; nothing was changed then.
@@ -35,10 +35,10 @@ class Reduction:
         error = None
         summed = False
         try:
-            self._engine.prepare(groups, "step()")
-            summed = self._engine.round_open
-            self._take_layout()
-            self._check_and_pack(summed, self._engine.taking(summed))
+            engine.prepare(groups, "step()")
+            summed = engine.round_open
+            self._take_layout(engine)
+            self._check_and_pack(engine, summed, engine.taking(summed))
         except Exception as caught:  # the other ranks wait: they must hear of it before it is raised
             error = caught
         council = collective.council(workspace.current(), process_group)
@@ -48,18 +48,22 @@ class Reduction:
         self._check(agreement)
         if agreement.summed and not summed:
             # Others have sums, this rank has none in this round: it adds nothing.
-            self._check_and_pack(True, [])
-        self._all_reduce(process_group)
-        self._unpack(agreement.summed)
+            self._check_and_pack(engine, True, [])
+        self._all_reduce(engine, process_group)
+        self._unpack(engine, agreement.summed)
         return agreement.summed
 
     @staticmethod
     def _check(agreement: collective.Agreement) -> None:
         if agreement.failed:
-            raise RuntimeError("step(): another rank of the process group found an error; see its message. Nothing was changed here.")
+            raise RuntimeError(
+                "step(): another rank of the process group found an error; see its message. Nothing was "
+                "changed here."
+            )
         if not agreement.same_layout:
             raise RuntimeError(
-                "step(): the ranks of the process group hold different parameters (their number, shapes or dtypes); give every rank the "
+                "step(): the ranks of the process group hold different parameters (their number, shapes or "
+                "dtypes); give every rank the "
                 "same model. Nothing was changed."
             )
 
@@ -67,9 +71,9 @@ class Reduction:
         layout = [(packing.dtype, [plan.numel(slot) for slot in packing.slots]) for packing in self._packings]
         return zlib.crc32(repr(layout).encode()) & 0xFFFFF
 
-    def _take_layout(self) -> None:
+    def _take_layout(self, engine: "Engine") -> None:
         """Lay out one buffer for each dtype, over all parameters of the optimizer in their order."""
-        slots = self._engine.slots
+        slots = engine.slots
         layout = tuple((slot.index, slot.param.dtype) for slot in slots)
         if layout == self._layout:
             return
@@ -77,13 +81,18 @@ class Reduction:
         for slot in slots:
             by_dtype.setdefault(slot.param.dtype, []).append(slot)
         if "float16" in by_dtype:
-            raise RuntimeError("step(): a process group cannot reduce float16 gradients on the CPU; use float32 parameters.")
+            raise RuntimeError(
+                "step(): a process group cannot reduce float16 gradients on the CPU; use float32 parameters."
+            )
         for dtype, members in by_dtype.items():
             if sum(map(plan.numel, members)) + len(members) > _MAX_ELEMENTS:
-                raise RuntimeError(f"step(): the {dtype} parameters hold more than 2**31 elements, which MPI cannot count.")
-        pool = names.tensor_pool(self._engine.workspace)
+                raise RuntimeError(
+                    f"step(): the {dtype} parameters hold more than 2**31 elements, which MPI cannot count."
+                )
+        pool = names.tensor_pool(engine.workspace)
         self._packings = [
-            plan.Packing(dtype, tuple(members), pool.new(members[0].param.device)) for dtype, members in by_dtype.items()
+            plan.Packing(dtype, tuple(members), pool.new(members[0].param.device))
+            for dtype, members in by_dtype.items()
         ]
         self._reduce_graphs.clear()
         self._layout = layout
@@ -92,8 +101,7 @@ class Reduction:
         wanted = {slot.index for slot in slots}
         return [slot for slot in packing.slots if slot.index in wanted]
 
-    def _check_and_pack(self, summed: bool, slots: Sequence[Slot]) -> None:
-        engine = self._engine
+    def _check_and_pack(self, engine: "Engine", summed: bool, slots: Sequence[Slot]) -> None:
         edges = engine.edges(summed)
         if summed:
             engine.open_masked_round()
@@ -104,17 +112,17 @@ class Reduction:
 
         engine.run(("pack", summed, len(slots)), slots, operators)
 
-    def _all_reduce(self, process_group: Any) -> None:
+    def _all_reduce(self, engine: "Engine", process_group: Any) -> None:
         key = str(process_group.arguments)
         if key not in self._reduce_graphs:
             operators = [
-                collective.all_reduce(process_group, packing.buffer.id, packing.device, "MEAN") for packing in self._packings
+                collective.all_reduce(process_group, packing.buffer.id, packing.device, "MEAN")
+                for packing in self._packings
             ]
-            self._reduce_graphs[key] = graphs.Graph(self._engine.workspace, operators)
+            self._reduce_graphs[key] = graphs.Graph(engine.workspace, operators)
         self._reduce_graphs[key].run()
 
-    def _unpack(self, summed: bool) -> None:
-        engine = self._engine
+    def _unpack(self, engine: "Engine", summed: bool) -> None:
         somewhere = self._present_somewhere()
         for slot in somewhere:
             if summed:
@@ -122,7 +130,7 @@ class Reduction:
                 engine.table.summed.view[slot.index] = 1
             elif not slot.joined:
                 engine.workspace.create_tensor(slot.grad_name)
-                engine.join(slot)
+        engine.join([slot for slot in somewhere if not (summed or slot.joined)])
         if not somewhere:
             return
         edges = engine.edges(summed)

@@ -13,15 +13,16 @@ _UNSET: Any = object()
 class RMSprop(Optimizer):
     r"""RMSprop with everything that PyTorch's and Dragon's RMSprop can do.
 
-    For a parameter :math:`p` with gradient :math:`g`, learning rate :math:`\gamma`, decay :math:`\lambda` and momentum :math:`\mu`:
+    For a parameter :math:`p` with gradient :math:`g`, learning rate :math:`\gamma`, decay :math:`\lambda` and
+    momentum :math:`\mu`:
 
     .. math::
         \begin{aligned}
         g &\leftarrow -g && \text{if maximize} \\
         g &\leftarrow g + \lambda p && \text{if weight\_decay} \\
         v &\leftarrow \alpha v + (1 - \alpha) g^2 \\
-        \bar g &\leftarrow \alpha \bar g + (1 - \alpha) g, \quad \tilde v = v - \bar g^2 && \text{if centered, else } \tilde v = v \\
-        b &\leftarrow \mu b + g / (\sqrt{\tilde v} + \epsilon) && \text{if momentum} \\
+        \bar g &\leftarrow \alpha \bar g + (1 - \alpha) g, \quad \tilde v = v - \bar g^2 && \text{if centered,
+        else } \tilde v = v \\ b &\leftarrow \mu b + g / (\sqrt{\tilde v} + \epsilon) && \text{if momentum} \\
         p &\leftarrow p - \gamma b && \text{else } p \leftarrow p - \gamma g / (\sqrt{\tilde v} + \epsilon)
         \end{aligned}
 
@@ -52,23 +53,27 @@ class RMSprop(Optimizer):
     scale : float, optional
         Dragon's older name of `grad_scale`.
     clip_norm : float, optional, default=0
-        The largest L2 norm of a gradient, each tensor on its own, after `grad_scale`; 0 is off. Range: ``>= 0``.
+        The largest L2 norm of a gradient, each tensor on its own, after `grad_scale`; 0 is off. Range: ``>=
+        0``.
     clip_value : float, optional, default=0
-        The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``. Ignored where `clip_norm` is on.
+        The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``. Ignored where
+        `clip_norm` is on.
     lr_in_momentum : bool, optional, default=False
-        The formula of TensorFlow and of Dragon before 2022: :math:`b \leftarrow \mu b + \gamma g / \dots`, :math:`p \leftarrow p - b`. Differs
-        when the learning rate changes.
+        The formula of TensorFlow and of Dragon before 2022: :math:`b \leftarrow \mu b + \gamma g / \dots`,
+        :math:`p \leftarrow p - b`. Differs when the learning rate changes.
     eps_inside_sqrt : bool, optional, default=False
         Divide by :math:`\sqrt{\tilde v + \epsilon}`, as TensorFlow does.
     decoupled_weight_decay : bool, optional, default=False
-        Decay the parameter itself, :math:`p \leftarrow (1 - \gamma \lambda) p`, before the update, instead of the gradient.
+        Decay the parameter itself, :math:`p \leftarrow (1 - \gamma \lambda) p`, before the update, instead of
+        the gradient.
     initial_square_avg : float, optional, default=0.0
         What :math:`v` starts at; TensorFlow starts at 1. Range: ``>= 0``.
 
     Raises
     ------
     TypeError
-        For an unknown keyword, both `scale` and `grad_scale`, a hyper-parameter that is no number, or wrong `params`.
+        For an unknown keyword, both `scale` and `grad_scale`, a hyper-parameter that is no number, or wrong
+        `params`.
     ValueError
         For a hyper-parameter that is negative or NaN, or wrong `params`.
     NotImplementedError
@@ -79,26 +84,31 @@ class RMSprop(Optimizer):
     Warns
     -----
     UserWarning
-        If `clip_norm` and `clip_value` are both given (then `clip_norm` wins), or a group holds a parameter twice.
+        If `clip_norm` and `clip_value` are both given (then `clip_norm` wins), or a group holds a parameter
+        twice.
 
     Notes
     -----
-    *The order* is: `grad_scale`, `clip_norm` or else `clip_value`, `maximize`, weight decay, update. ``.grad`` is only read.
+    *The order* is: `grad_scale`, `clip_norm` or else `clip_value`, `maximize`, weight decay, update.
+    ``.grad`` is only read.
 
-    *Precision.* Hyper-parameters are float64 up to the kernel, which rounds each once. float16 parameters are updated in float32, with float32
-    state and master weights (state ``master_param``); where the parameter was overwritten, the master follows it.
+    *Precision.* Hyper-parameters are float64 up to the kernel, which rounds each once. float16 parameters are
+    updated in float32, with float32 state and master weights (state ``master_param``); where the parameter
+    was overwritten, the master follows it.
 
-    *Differences from PyTorch*: everything after `centered` is keyword-only; ``zero_grad()`` fills with zeros unless told otherwise; gradients are
-    overwritten by a backward pass, so accumulate by `sum_grad`; momentum or centered may be switched on in the middle of a run. The square root is
-    correctly rounded, which PyTorch's is not on every machine.
+    *Differences from PyTorch*: everything after `centered` is keyword-only; ``zero_grad()`` fills with zeros
+    unless told otherwise; gradients are overwritten by a backward pass, so accumulate by `sum_grad`; momentum
+    or centered may be switched on in the middle of a run. The square root is correctly rounded, which
+    PyTorch's is not on every machine.
 
-    *Differences from stock Dragon*: `centered` works; hyper-parameters are not rounded to float32; gradients are not modified; the momentum
-    buffer exists only with momentum; a negative `weight_decay` raises instead of being ignored.
+    *Differences from stock Dragon*: `centered` works; hyper-parameters are not rounded to float32; gradients
+    are not modified; the momentum buffer exists only with momentum; a negative `weight_decay` raises instead
+    of being ignored.
 
     References
     ----------
-    G. Hinton, *Neural Networks for Machine Learning*, lecture 6e, 2012. A. Graves, *Generating Sequences With Recurrent Neural
-    Networks*, arXiv:1308.0850, 2013 (centered).
+    G. Hinton, *Neural Networks for Machine Learning*, lecture 6e, 2012. A. Graves, *Generating Sequences With
+    Recurrent Neural Networks*, arXiv:1308.0850, 2013 (centered).
 
     Examples
     --------
@@ -160,7 +170,9 @@ class RMSprop(Optimizer):
         if scale is not _UNSET and grad_scale is not _UNSET:
             raise TypeError("scale is the older name of grad_scale: give one of them, not both")
         if differentiable:
-            raise NotImplementedError("differentiable=True is not supported yet: the step is not recorded by Dragon's tape")
+            raise NotImplementedError(
+                "differentiable=True is not supported yet: the step is not recorded by Dragon's tape"
+            )
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -180,11 +192,13 @@ class RMSprop(Optimizer):
             grad_scale = 1 if scale is _UNSET else scale
         super().__init__(params, defaults, grad_scale=grad_scale, clip_norm=clip_norm, clip_value=clip_value)
 
-    def state_names(self, values: Dict[str, float]) -> Tuple[str, ...]:
+    @classmethod
+    def state_names(cls, values: Dict[str, float]) -> Tuple[str, ...]:
         """Return the states that a group with these hyper-parameters needs."""
         if values["clip_norm"] > 0 and values["clip_value"] > 0:
             warnings.warn(
-                f"clip_norm={values['clip_norm']:g} and clip_value={values['clip_value']:g} are both given: clip_norm wins and clip_value is "
+                f"clip_norm={values['clip_norm']:g} and clip_value={values['clip_value']:g} are both given: "
+                "clip_norm wins and clip_value is "
                 "ignored, as in Dragon. Set one of them to 0.",
                 stacklevel=6,
             )

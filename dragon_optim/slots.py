@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The parameters of an optimizer, each with its states: who owns which memory.
 
-A parameter has a slot from the moment it joins a group, for as long as the optimizer lives. The slot holds the parameter, so that Dragon
-cannot give its name to another one while there is state for it.
+A parameter has a slot from the moment it joins a group, for as long as the optimizer lives. The slot holds
+the parameter, so that Dragon cannot give its name to another one while there is state for it.
 """
 
 import sys
@@ -17,11 +17,12 @@ from dragon_optim._dragon.workspace import Workspace
 class Slot:
     """One parameter, its states, and what the user keeps beside them."""
 
-    __slots__ = ("extra", "grad_name", "index", "joined", "param", "states", "sum")
+    __slots__ = ("extra", "grad_name", "index", "joined", "name", "param", "states", "sum")
 
     def __init__(self, param: Tensor, index: int) -> None:
         self.param = param
         self.index = index
+        self.name: str = param.id
         self.grad_name = names.gradient_name(param)
         self.joined = False  # whether its gradient is an edge of the graphs
         self.states: Dict[str, Tensor] = {}  # all that graphs know; those without memory are not in use yet
@@ -40,7 +41,8 @@ class SlotTable:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.slots: List[Slot] = []
-        self._by_tensor: Dict[int, Slot] = {}  # id of Dragon's tensor object, which the slot's parameter keeps alive
+        # By id of Dragon's tensor object, which the parameter of the slot keeps alive.
+        self._by_tensor: Dict[int, Slot] = {}
         # Raised whenever a graph would write to a tensor that a slot no longer holds.
         self.generation = 0
         self.steps = graphs.HostArray(workspace, 1, "int64")
@@ -70,7 +72,7 @@ class SlotTable:
         return slot
 
     def state(self, slot: Slot, name: str) -> Tensor:
-        """Return a state's tensor, made without memory if it is new. The operator gives it memory at the first gradient."""
+        """Return a state's tensor. A new one has no memory before the first gradient."""
         if name not in slot.states:
             slot.states[name] = names.tensor_pool(self.workspace).new(slot.param.device)
         return slot.states[name]
@@ -83,7 +85,8 @@ class SlotTable:
 
     def drop_state(self, slot: Slot, name: str) -> None:
         """Forget a state. Its memory is given back, or stays with whoever holds the tensor."""
-        # Three references: the dictionary, the variable, the argument of getrefcount. Any other is the user's: then the tensor is theirs.
+        # Three references: the dictionary, the variable, the argument of getrefcount. Any other is the
+        # user's: then the tensor is theirs.
         tensor = slot.states[name]
         if sys.getrefcount(tensor) <= 3:
             tensor._impl.Reset()

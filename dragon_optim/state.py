@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``optimizer.state``: PyTorch's mapping of a parameter to its states, over the memory that the operators update."""
+"""``optimizer.state``: PyTorch's mapping of a parameter to its states, over our memory."""
 
 import operator
 from collections.abc import Mapping, MutableMapping
@@ -15,8 +15,8 @@ from dragon_optim.slots import Slot, SlotTable
 class ParameterState(MutableMapping):
     """The states of one parameter: ``step``, the tensors in use, and any entry that the user adds.
 
-    Reading gives live values: ``step`` as an int, tensors as the very Dragon tensors that the next step updates. Assigning a tensor copies its
-    values, so that no two states ever share memory.
+    Reading gives live values: ``step`` as an int, tensors as the very Dragon tensors that the next step
+    updates. Assigning a tensor copies its values, so that no two states ever share memory.
     """
 
     def __init__(self, table: SlotTable, slot: Slot, names: Sequence[str]) -> None:

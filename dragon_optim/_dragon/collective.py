@@ -17,9 +17,16 @@ def group() -> Optional[Any]:
 
 
 def all_reduce(process_group: Any, name: str, device: Device, reduction: str) -> Any:
-    """Return the operator that reduces a tensor over the ranks, in place. `reduction` is ``MEAN`` or ``SUM``."""
+    """Return the operator that reduces a tensor over the ranks in place, by ``MEAN`` or ``SUM``."""
     return graphs.operator(
-        "Collective", [name], [name], device, operation="ALLREDUCE", reduction=reduction, root=0, **process_group.arguments
+        "Collective",
+        [name],
+        [name],
+        device,
+        operation="ALLREDUCE",
+        reduction=reduction,
+        root=0,
+        **process_group.arguments,
     )
 
 
@@ -37,14 +44,17 @@ class Council:
     def __init__(self, workspace: Workspace, process_group: Any) -> None:
         self._size = process_group.size
         self._ballot = graphs.HostArray(workspace, 4, "float64")
-        self._graph = graphs.Graph(workspace, [all_reduce(process_group, self._ballot.name, Device("cpu"), "SUM")])
+        self._graph = graphs.Graph(
+            workspace, [all_reduce(process_group, self._ballot.name, Device("cpu"), "SUM")]
+        )
 
     def agree(self, failed: bool, fingerprint: int, summed: bool) -> Agreement:
         """Tell the others, hear them. `fingerprint` is below 2**20, so that all sums are exact."""
         self._ballot.view[:] = failed, fingerprint, fingerprint * fingerprint, summed
         self._graph.run()
         failures, total, squares, sums = self._ballot.view.tolist()
-        # The variance of the fingerprints is 0 exactly when all of them are equal; every rank computes it from the same sums.
+        # The variance of the fingerprints is 0 exactly when all of them are equal; every rank computes it
+        # from the same sums.
         return Agreement(failures > 0, self._size * squares == total * total, sums > 0)
 
 

@@ -13,12 +13,17 @@ from dragon_optim._dragon import names
 from dragon_optim._dragon.workspace import Workspace
 
 
-def operator(kind: str, inputs: Sequence[str], outputs: Sequence[str], device: Device, **arguments: Any) -> Any:
+def operator(
+    kind: str, inputs: Sequence[str], outputs: Sequence[str], device: Device, **arguments: Any
+) -> Any:
     """Return the definition of an operator. Edges are names of tensors.
 
-    An empty list is left out: Dragon cannot tell the type of its elements, and our operators read a missing one as empty.
+    An empty list is left out: Dragon cannot tell the type of its elements, and our operators read a missing
+    one as empty.
     """
-    kept = {key: value for key, value in arguments.items() if not (isinstance(value, (list, tuple)) and not value)}
+    kept = {
+        key: value for key, value in arguments.items() if not (isinstance(value, (list, tuple)) and not value)
+    }
     return proto_util.make_operator_def(
         kind, inputs, outputs, device_option=proto_util.get_device_option(device.type, device.index), **kept
     )
@@ -27,7 +32,8 @@ def operator(kind: str, inputs: Sequence[str], outputs: Sequence[str], device: D
 class Graph:
     """A graph that a workspace keeps and can run again and again.
 
-    Dragon never frees a graph (about 1 KB for a parameter), so one is made when the structure of a step changes, not in a step.
+    Dragon never frees a graph (about 1 KB for a parameter), so one is made when the structure of a step
+    changes, not in a step.
     """
 
     def __init__(self, workspace: Workspace, operators: Sequence[Any]) -> None:
@@ -44,7 +50,7 @@ class Graph:
 
 
 class HostArray:
-    """A tensor in main memory that Python writes through a numpy view: 0.3 us a write instead of 3 for a feed."""
+    """A tensor in main memory that Python writes through a numpy view: 0.3 us, where a feed costs 3."""
 
     def __init__(self, workspace: Workspace, shape: Any, dtype: str) -> None:
         self._impl: Any = None
@@ -61,7 +67,8 @@ class HostArray:
         """The values. After ``workspace.clear()`` the view dangles: then this raises."""
         if self._impl.size != self._view.size:
             raise RuntimeError(
-                "the Dragon workspace of this optimizer was cleared, and its state with it: make the parameters and the optimizer anew."
+                "the Dragon workspace of this optimizer was cleared, and its state with it: make the "
+                "parameters and the optimizer anew."
             )
         return self._view
 
@@ -79,5 +86,5 @@ class HostArray:
 
 
 def tensor_from(array: numpy.ndarray, tensor: Tensor) -> None:
-    """Copy an array into a tensor. The array may be a numpy scalar, at which Dragon itself ends the process."""
+    """Copy an array, or a numpy scalar (at which Dragon itself ends the process), into a tensor."""
     tensor._impl.FromNumpy(numpy.array(array, order="C"), True)

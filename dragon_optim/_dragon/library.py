@@ -14,8 +14,8 @@ _DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file
 _KERNELS = "libdragon_optim_kernels.so"
 _OPERATORS = "libdragon_optim.so"
 
-# Dragon's registries belong to the process, so the note of who filled them lies on the `dragon` module: it is seen by a second copy of
-# this package too, under whatever name that was imported.
+# Dragon's registries belong to the process, so the note of who filled them lies on the `dragon` module: it is
+# seen by a second copy of this package too, under whatever name that was imported.
 _MARKER = "_dragon_optim_library"
 
 
@@ -23,14 +23,15 @@ def _path(name: str) -> str:
     path = os.path.join(_DIRECTORY, name)
     if not os.path.exists(path):
         raise ImportError(
-            f"dragon_optim is not built: {name} is missing. In a source tree run `pip install .` or `make test`; "
+            f"dragon_optim is not built: {name} is missing. In a source tree run `pip install .` or `make "
+            "test`; "
             "do not import the package from the folder of its sources before that."
         )
     return path
 
 
 def build_info() -> Dict[str, str]:
-    """What the libraries were built with: ``dragon_version``, ``dragon_git_version``, ``compiler``, ``machine``."""
+    """What the libraries were built with: ``dragon_version``, ``compiler`` and so on."""
     with open(_path("build_info.json"), encoding="utf-8") as file:
         return json.load(file)
 
@@ -40,8 +41,10 @@ def _check_dragon(info: Dict[str, str]) -> None:
     found = (dragon_version.version, dragon_version.git_version)
     if built != found:
         raise ImportError(
-            f"this dragon_optim was built for Dragon {built[0]} ({built[1][:8]}), but Dragon {found[0]} ({found[1][:8]}) is installed: "
-            "build it again with `pip install --no-build-isolation --force-reinstall --no-deps dragon_optim` (from its sources)."
+            f"this dragon_optim was built for Dragon {built[0]} ({built[1][:8]}), but Dragon {found[0]} "
+            f"({found[1][:8]}) is installed: "
+            "build it again with `pip install --no-build-isolation --force-reinstall --no-deps "
+            "dragon_optim` (from its sources)."
         )
 
 
@@ -80,8 +83,8 @@ def load() -> None:
     Raises
     ------
     ImportError
-        If a library is missing, was built for another Dragon, names an instruction set that this CPU lacks, or if another copy of it
-        is loaded already (Dragon would end the process at a second registration).
+        If a library is missing, was built for another Dragon, names an instruction set that this CPU lacks,
+        or if another copy of it is loaded already (Dragon would end the process at a second registration).
     """
     path = os.path.realpath(_path(_OPERATORS))
     loaded = getattr(dragon, _MARKER, None)
@@ -89,7 +92,8 @@ def load() -> None:
         return
     if loaded is not None:
         raise ImportError(
-            f"another copy of dragon_optim is loaded in this process: {loaded}. Remove one of the two installations "
+            f"another copy of dragon_optim is loaded in this process: {loaded}. Remove one of the two "
+            "installations "
             f"(this one is {path})."
         )
     _check_dragon(build_info())
@@ -97,6 +101,7 @@ def load() -> None:
     dragon.load_library(path)
     if _operators().dragon_optim_register() != 0:
         raise ImportError(
-            f"another copy of dragon_optim's operators is registered in this process; {path} was not used. Remove one of the two."
+            f"another copy of dragon_optim's operators is registered in this process; {path} was not used. "
+            "Remove one of the two."
         )
     setattr(dragon, _MARKER, path)

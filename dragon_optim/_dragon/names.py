@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Names in a workspace: ours, and those that Dragon uses again.
 
-Dragon gives the name of a dead tensor to the next new one, and the gradient hangs on the name: a new parameter would inherit the
-gradient of a dead one. Two things keep ghosts away:
+Dragon gives the name of a dead tensor to the next new one, and the gradient hangs on the name: a new
+parameter would inherit the gradient of a dead one. Two things keep ghosts away:
 
-- Tensors of our own (states, sums, hyper-parameters) are named by a counter and their names go to a pool of our own. The last holder of
+- Tensors of our own (states, sums, hyper-parameters) are named by a counter and their names go to a pool of
+our own. The last holder of
   such a tensor gives its memory back.
-- A name under which a gradient was ever stored does not go back to Dragon's pool: it is retired. Clearing the gradient instead would
-  leave an empty tensor, at which stock ``zero_grad()`` ends the process. What is retired costs about half a kilobyte for a name; the
-  memory of the gradients is given back beyond `_RETIRED_BYTES`, and beyond `_RETIRED_NAMES` the oldest names are used again after all.
+- A name under which a gradient was ever stored does not go back to Dragon's pool: it is retired. Clearing the
+gradient instead would
+  leave an empty tensor, at which stock ``zero_grad()`` ends the process. What is retired costs about half a
+  kilobyte for a name; the memory of the gradients is given back beyond `_RETIRED_BYTES`, and beyond
+  `_RETIRED_NAMES` the oldest names are used again after all.
 """
 
 import collections
@@ -27,7 +30,7 @@ _RETIRED_BYTES = 64 << 20
 
 
 class TensorPool:
-    """Makes tensors of a workspace that give their memory and name back when the last reference is dropped."""
+    """Makes tensors that give their memory and their name back when the last reference is dropped."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = weakref.ref(workspace)
@@ -84,8 +87,12 @@ class _RetiredNames:
     """The names of dead tensors of one workspace under which a gradient is, or was, stored."""
 
     def __init__(self) -> None:
-        self._names: Deque[Tuple[str, int]] = collections.deque()  # oldest first: (name, bytes of its gradient)
-        self._holding: Deque[Tuple[str, int]] = collections.deque()  # those whose gradient still has its memory
+        self._names: Deque[Tuple[str, int]] = (
+            collections.deque()
+        )  # oldest first: (name, bytes of its gradient)
+        self._holding: Deque[Tuple[str, int]] = (
+            collections.deque()
+        )  # those whose gradient still has its memory
         self._bytes = 0
 
     def retire(self, workspace: Workspace, name: str, gradient: Any) -> None:
@@ -104,8 +111,8 @@ class _RetiredNames:
 
 def _reset_unless_held(workspace: Workspace, name: str) -> None:
     gradient = workspace.get_tensor(name + "_grad")
-    # Two references: the variable, and the argument of getrefcount. A third is a `.grad` that somebody still reads; reading a tensor
-    # that was Reset would end the process.
+    # Two references: the variable, and the argument of getrefcount. A third is a `.grad` that somebody still
+    # reads; reading a tensor that was Reset would end the process.
     if gradient is not None and sys.getrefcount(gradient) <= 2:
         gradient.Reset()
 
@@ -129,9 +136,13 @@ def _retire(workspace: Workspace, name: str) -> bool:
 def _release_or_retire(pool: Any, handle: str) -> None:
     """``HandlePool.release``: fires exactly when the last owner of a name dies."""
     workspace = pool._weak_parent()
-    # Names of operators and of results on the tape carry no gradient of their own, unless the tape says so; they are by far the most,
-    # and a look at the workspace costs most of a microsecond.
-    if workspace is not None and ("Variable_" in handle or tape.is_leaf(workspace, handle)) and _retire(workspace, handle):
+    # Names of operators and of results on the tape carry no gradient of their own, unless the tape says so;
+    # they are by far the most, and a look at the workspace costs most of a microsecond.
+    if (
+        workspace is not None
+        and ("Variable_" in handle or tape.is_leaf(workspace, handle))
+        and _retire(workspace, handle)
+    ):
         return
     _release(pool, handle)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Which leaves a backward pass has reached, and when.
 
-Dragon overwrites a gradient in place and leaves no mark. The one place that knows is ``Workspace.run_backward``, which is handed the
-leaves of each pass.
+Dragon overwrites a gradient in place and leaves no mark. The one place that knows is
+``Workspace.run_backward``, which is handed the leaves of each pass.
 """
 
 import functools
@@ -19,7 +19,8 @@ class _Record:
         self.last_pass: Dict[str, int] = {}  # name of a leaf -> number of the last pass that reached it
 
 
-# The record is an attribute of the workspace: it is looked at for every tensor that dies, and a dictionary of weak keys would be slow.
+# The record is an attribute of the workspace: it is looked at for every tensor that dies, and a dictionary of
+# weak keys would be slow.
 _ATTRIBUTE = "_dragon_optim_tape"
 
 

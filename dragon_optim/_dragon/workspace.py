@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Guards: whose workspace a tensor lives in, and whether it is still there.
 
-Dragon names tensors by workspace and looks names up in the workspace that is current in this thread. A name that is not found ends
-the process or is silently skipped; memory of a workspace that was collected is gone. So each question is asked here, before.
+Dragon names tensors by workspace and looks names up in the workspace that is current in this thread. A name
+that is not found ends the process or is silently skipped; memory of a workspace that was collected is gone.
+So each question is asked here, before.
 """
 
 from typing import Any, Optional
 
 from dragon.core.framework import workspace
+from dragon.core.framework.workspace import Workspace
 from dragon.vm.torch.core.tensor import Tensor
 
-Workspace = workspace.Workspace
+__all__ = ["Workspace", "check_current", "check_tensor", "current"]
 
 
 def current() -> Workspace:
@@ -22,8 +24,10 @@ def check_current(home: Workspace, what: str) -> None:
     """Raise unless `home` is the current workspace."""
     if current() is not home:
         raise RuntimeError(
-            f"{what} was called under another Dragon workspace than the one that the optimizer was made in (each thread has its own, and "
-            "reset_workspace() makes a new one): run it inside `with workspace.as_default():` of that workspace, or make a new optimizer."
+            f"{what} was called under another Dragon workspace than the one that the optimizer was made in "
+            "(each thread has its own, and "
+            "reset_workspace() makes a new one): run it inside `with workspace.as_default():` of that "
+            "workspace, or make a new optimizer."
         )
 
 
@@ -41,13 +45,18 @@ def check_tensor(tensor: Tensor, home: Workspace, what: str) -> None:
     if pool is not None:
         owner = pool._weak_parent()
         if owner is None:
-            raise RuntimeError(f"{what} belongs to a Dragon workspace that is gone (reset_workspace()?): make it anew.")
+            raise RuntimeError(f"{what} belongs to a Dragon workspace that is gone: make it anew.")
         if owner is not home:
             raise RuntimeError(f"{what} belongs to another Dragon workspace than the current one: {_REMEDY}.")
     if home.get_tensor(tensor._impl.name) is not tensor._impl:
         raise RuntimeError(f"{what} belongs to another Dragon workspace than the current one: {_REMEDY}.")
     if tensor._impl.size == 0:
-        raise RuntimeError(f"{what} has no data: its workspace was cleared, or the tensor was reset. Make it anew.")
+        raise RuntimeError(
+            f"{what} has no data: its workspace was cleared, or the tensor was reset. Make it anew."
+        )
 
 
-_REMEDY = "make the optimizer under `with workspace.as_default():` of the workspace that the parameters were made in"
+_REMEDY = (
+    "make the optimizer under `with workspace.as_default():` of the workspace that the parameters "
+    "were made in"
+)
