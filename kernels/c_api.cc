@@ -75,6 +75,10 @@ int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, do
   return Guarded([&] { *result = dragon_optim::SquaredNorm(CheckedDType(grad_dtype), grad, size, scale, threads); });
 }
 
+int dragon_optim_fill(int dtype, void* data, int64_t size, double value) {
+  return Guarded([&] { dragon_optim::Fill(CheckedDType(dtype), data, size, value); });
+}
+
 int dragon_optim_half_to_float(const void* source, void* destination, int64_t size) {
   return Guarded([&] { dragon_optim::HalfToFloat(source, destination, size); });
 }

@@ -38,6 +38,7 @@ int dragon_optim_accumulate(int grad_dtype, const struct dragon_optim_accumulate
                             int threads);
 int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, double scale, int threads,
                               double* result);
+int dragon_optim_fill(int dtype, void* data, int64_t size, double value);
 int dragon_optim_half_to_float(const void* source, void* destination, int64_t size);
 int dragon_optim_float_to_half(const void* source, void* destination, int64_t size);
 
