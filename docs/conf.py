@@ -9,7 +9,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dragon_optim import __version__  # noqa: E402  the line above finds it
+from dragon_optim import __version__
 
 project = "dragon_optim"
 author = "The dragon_optim authors"
@@ -46,7 +46,8 @@ def _render_block(translator, node):
 def _hide_sentinels(app, what, name, obj, options, signature, return_annotation):
     """Show the values that arguments have by default instead of the objects that stand for "not given"."""
     if signature:
-        signature = signature.replace("grad_scale=_UNSET", "grad_scale=1").replace("scale=_UNSET", "scale=None")
+        signature = signature.replace("grad_scale=_UNSET", "grad_scale=1")
+        signature = signature.replace("scale=_UNSET", "scale=None")
     return signature, return_annotation
 
 

@@ -19,11 +19,13 @@ class RMSprop(Optimizer):
     .. math::
         \begin{aligned}
         g &\leftarrow -g && \text{if maximize} \\
-        g &\leftarrow g + \lambda p && \text{if weight\_decay} \\
+        g &\leftarrow g + \lambda p && \text{if } \lambda > 0 \\
         v &\leftarrow \alpha v + (1 - \alpha) g^2 \\
-        \bar g &\leftarrow \alpha \bar g + (1 - \alpha) g, \quad \tilde v = v - \bar g^2 && \text{if centered,
-        else } \tilde v = v \\ b &\leftarrow \mu b + g / (\sqrt{\tilde v} + \epsilon) && \text{if momentum} \\
-        p &\leftarrow p - \gamma b && \text{else } p \leftarrow p - \gamma g / (\sqrt{\tilde v} + \epsilon)
+        \bar g &\leftarrow \alpha \bar g + (1 - \alpha) g, \quad \tilde v = v - \bar g^2
+        && \text{if centered, else } \tilde v = v \\
+        b &\leftarrow \mu b + g / (\sqrt{\tilde v} + \epsilon) && \text{if } \mu > 0 \\
+        p &\leftarrow p - \gamma b
+        && \text{if } \mu > 0 \text{, else } p \leftarrow p - \gamma g / (\sqrt{\tilde v} + \epsilon)
         \end{aligned}
 
     Parameters
@@ -53,14 +55,15 @@ class RMSprop(Optimizer):
     scale : float, optional
         Dragon's older name of `grad_scale`.
     clip_norm : float, optional, default=0
-        The largest L2 norm of a gradient, each tensor on its own, after `grad_scale`; 0 is off. Range: ``>=
-        0``.
+        The largest L2 norm of a gradient, each tensor on its own, after `grad_scale`; 0 is off.
+        Range: ``>= 0``.
     clip_value : float, optional, default=0
         The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``. Ignored where
         `clip_norm` is on.
     lr_in_momentum : bool, optional, default=False
-        The formula of TensorFlow and of Dragon before 2022: :math:`b \leftarrow \mu b + \gamma g / \dots`,
-        :math:`p \leftarrow p - b`. Differs when the learning rate changes.
+        The formula of TensorFlow and of Dragon before 2022:
+        :math:`b \leftarrow \mu b + \gamma g / (\sqrt{\tilde v} + \epsilon)`, :math:`p \leftarrow p - b`.
+        Differs when the learning rate changes.
     eps_inside_sqrt : bool, optional, default=False
         Divide by :math:`\sqrt{\tilde v + \epsilon}`, as TensorFlow does.
     decoupled_weight_decay : bool, optional, default=False
@@ -191,6 +194,19 @@ class RMSprop(Optimizer):
         if grad_scale is _UNSET:
             grad_scale = 1 if scale is _UNSET else scale
         super().__init__(params, defaults, grad_scale=grad_scale, clip_norm=clip_norm, clip_value=clip_value)
+
+    def add_param_group(self, param_group: Dict[str, Any]) -> None:
+        """Add a group of parameters; see `Optimizer.add_param_group`. ``scale`` in it is ``grad_scale`` here too."""
+        if isinstance(param_group, dict) and "scale" in param_group:
+            if "grad_scale" in param_group:
+                raise TypeError("scale is the older name of grad_scale: give one of them in a group, not both")
+            renamed = {("grad_scale" if key == "scale" else key): value for key, value in param_group.items()}
+            super().add_param_group(renamed)
+            param_group.clear()
+            param_group.update(renamed)
+            self.param_groups[-1] = param_group
+        else:
+            super().add_param_group(param_group)
 
     @classmethod
     def state_names(cls, values: Dict[str, float]) -> Tuple[str, ...]:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// DragonOptimCheck: everything that can be wrong with a step, found before the first write. It stands in front of the update
-// operators of all groups, which then cannot fail: that is how a step is all or nothing.
+// DragonOptimCheck: everything that can be wrong with a step, found before the first write. It stands in front of the
+// update operators of all groups, which then cannot fail: that is how a step is all or nothing.
 
 #include <cmath>
 

@@ -17,8 +17,7 @@ const int64_t* Flags(Tensor* tensor, int64_t least, const std::string& type) {
   if (IsInt64(tensor) && HasData(*tensor) && Numel(*tensor) >= least) {
     return static_cast<const int64_t*>(Data<dragon::CPUContext>(tensor));
   }
-  throw std::runtime_error(type + ": a tensor of flags is gone (" + Describe(tensor) +
-                           "); was the workspace cleared?");
+  throw std::runtime_error(type + ": a tensor of flags is gone (" + Describe(tensor) + "); was the workspace cleared?");
 }
 
 }  // namespace
@@ -68,8 +67,8 @@ class AccumulateOp final : public dragon::Operator<Context> {
   // Throws unless the gradient fits its parameter and the sum it joins. Returns the bytes that the sum still needs.
   int64_t Check(size_t i, bool begun) {
     DType dtype, param_dtype;
-    const bool fits = FloatingDType(Grad(i), &dtype) && FloatingDType(Param(i), &param_dtype) &&
-                      dtype == param_dtype && Grad(i)->dims() == Param(i)->dims() && (!begun || SumFits(i, dtype));
+    const bool fits = FloatingDType(Grad(i), &dtype) && FloatingDType(Param(i), &param_dtype) && dtype == param_dtype &&
+                      Grad(i)->dims() == Param(i)->dims() && (!begun || SumFits(i, dtype));
     if (!fits) {
       throw std::invalid_argument("sum_grad(): a gradient is " + Describe(Grad(i)) + ", but its parameter is " +
                                   Describe(Param(i)) + (begun ? " and its sum " + Describe(Sum(i)) : "") +
@@ -118,8 +117,7 @@ class ZeroGradOp final : public dragon::Operator<Context> {
 };
 
 template <>
-dragon::OperatorBase* Operators<dragon::CPUContext>::Accumulate(const dragon::OperatorDef& def,
-                                                                dragon::Workspace* ws) {
+dragon::OperatorBase* Operators<dragon::CPUContext>::Accumulate(const dragon::OperatorDef& def, dragon::Workspace* ws) {
   return new AccumulateOp<dragon::CPUContext>(def, ws);
 }
 

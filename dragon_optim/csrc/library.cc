@@ -2,8 +2,9 @@
 //
 // The door of the library: plain C functions that the Python loader calls.
 //
-// Operators are registered when the loader asks for it, not by static objects at load: Dragon ends the process at a second
-// registration of a name, and this way a second copy of the library in one process can be told apart and refused.
+// Operators are registered when the loader asks for it, not by static objects at load: Dragon ends the process at a
+// second registration of a name, and this way a second copy of the library in one process can be told apart and
+// refused.
 
 #include <climits>
 #include <string>
@@ -23,9 +24,12 @@ struct Entry {
 using CPU = Operators<dragon::CPUContext>;
 
 const Entry kEntries[] = {
-    {"DragonOptimCheck", &CPU::Check},       {"DragonOptimRMSprop", &CPU::RMSprop},
-    {"DragonOptimAccumulate", &CPU::Accumulate}, {"DragonOptimZeroGrad", &CPU::ZeroGrad},
-    {"DragonOptimPack", &CPU::Pack},         {"DragonOptimUnpack", &CPU::Unpack},
+    {"DragonOptimCheck", &CPU::Check},
+    {"DragonOptimRMSprop", &CPU::RMSprop},
+    {"DragonOptimAccumulate", &CPU::Accumulate},
+    {"DragonOptimZeroGrad", &CPU::ZeroGrad},
+    {"DragonOptimPack", &CPU::Pack},
+    {"DragonOptimUnpack", &CPU::Unpack},
 };
 
 bool IsRegistered(const Entry& entry) { return dragon::CPUOperatorRegistry()->Has(entry.name); }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// DragonOptimPack and DragonOptimUnpack: gradients into one buffer and back, so that a process group needs one collective.
+// DragonOptimPack and DragonOptimUnpack: gradients into one buffer and back, so that a process group needs one
+// collective.
 //
-// The buffer holds a flag for each tensor of the layout (1 where this rank has it), then the tensors one after another, zeros
-// for those that this rank lacks. After a mean over the ranks a flag above 0 says that some rank had the gradient. Every rank
-// has the same layout; which tensors it lists as edges, by `indices` into that layout, is its own affair.
+// The buffer holds a flag for each tensor of the layout (1 where this rank has it), then the tensors one after another,
+// zeros for those that this rank lacks. After a mean over the ranks a flag above 0 says that some rank had the
+// gradient. Every rank has the same layout; which tensors it lists as edges, by `indices` into that layout, is its own
+// affair.
 //
 //   arguments  sizes    elements of each tensor of the layout
 //              indices  place in the layout of each tensor among the edges
@@ -99,7 +101,8 @@ class PackOp final : public dragon::Operator<Context> {
       Tensor* grad = this->inputs_[1 + i];
       if (!HasData(*grad)) continue;
       if (FloatingDType(grad, &dtype) && dtype == layout_.dtype && Numel(*grad) == layout_.Size(i)) continue;
-      throw std::invalid_argument("DragonOptimPack: a gradient is " + Describe(grad) + ", which the buffer does not expect");
+      throw std::invalid_argument("DragonOptimPack: a gradient is " + Describe(grad) +
+                                  ", which the buffer does not expect");
     }
   }
 
@@ -143,7 +146,8 @@ class UnpackOp final : public dragon::Operator<Context> {
 
  private:
   void Write(Tensor* grad, const Tensor& param, void* buffer, size_t i) {
-    if (Numel(param) != layout_.Size(i)) throw std::invalid_argument("DragonOptimUnpack: a parameter changed its shape");
+    if (Numel(param) != layout_.Size(i))
+      throw std::invalid_argument("DragonOptimUnpack: a parameter changed its shape");
     DType dtype;
     const bool fits =
         HasData(*grad) && FloatingDType(grad, &dtype) && dtype == layout_.dtype && grad->dims() == param.dims();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// DragonOptimRMSprop: one update of a list of parameters. DragonOptimCheck has run before it in the same graph, so nothing
-// here can be wrong any more; the kernel does the arithmetic.
+// DragonOptimRMSprop: one update of a list of parameters. DragonOptimCheck has run before it in the same graph, so
+// nothing here can be wrong any more; the kernel does the arithmetic.
 
 #include "dragon_optim/csrc/operators.h"
 #include "dragon_optim/csrc/segments.h"

@@ -8,8 +8,8 @@
 //   outputs  for each segment: param..., then one list for each state of the segment
 //            steps      int64 (slots): updates so far
 //
-// A segment is a list of parameters of one group and one dtype. A slot is a parameter's index in its optimizer. Nothing is
-// looked up by name, so an operator runs as well in an eager graph as in a captured or exported one.
+// A segment is a list of parameters of one group and one dtype. A slot is a parameter's index in its optimizer. Nothing
+// is looked up by name, so an operator runs as well in an eager graph as in a captured or exported one.
 
 #ifndef DRAGON_OPTIM_CSRC_SEGMENTS_H_
 #define DRAGON_OPTIM_CSRC_SEGMENTS_H_

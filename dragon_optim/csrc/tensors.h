@@ -25,9 +25,7 @@ inline int64_t Numel(const Tensor& tensor) {
 }
 
 // Whether Dragon's `.grad` would show this tensor: it has a shape, and memory unless the shape holds no element.
-inline bool HasData(const Tensor& tensor) {
-  return tensor.count() > 0 && (tensor.has_memory() || Numel(tensor) == 0);
-}
+inline bool HasData(const Tensor& tensor) { return tensor.count() > 0 && (tensor.has_memory() || Numel(tensor) == 0); }
 
 // Whether the tensor is of a dtype that the kernels know; if so, which.
 bool FloatingDType(Tensor* tensor, DType* dtype);

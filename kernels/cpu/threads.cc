@@ -7,9 +7,9 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 
 #include "kernels/cpu/float_mode.h"
@@ -82,8 +82,8 @@ class Pool {
       for (; workers_ < wanted && workers_ < kMaxWorkers; ++workers_) {
         std::thread([this] { Work(); }).detach();
       }
-    } catch (const std::system_error&) {
-      // The system gives no more threads; those there are will do.
+    } catch (const std::exception&) {
+      // No more threads or memory to be had; the threads there are will do.
     }
     return wanted < workers_ ? wanted : workers_;
   }

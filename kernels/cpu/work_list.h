@@ -13,8 +13,8 @@
 
 namespace dragon_optim {
 
-// Below this many elements a second thread costs more than it saves.
-constexpr int64_t kSerialElements = 32 * 1024;
+// Below this many elements waking a second thread takes longer than doing its share.
+constexpr int64_t kSerialElements = 64 * 1024;
 
 // The least work worth the claim of a part; the pieces of a tensor that threads take in turn stay near each other in
 // memory.

@@ -132,15 +132,32 @@ class Parameters:
             state["master_param"] = param.ravel().astype(np.float32)
         return state
 
-    def update(self, threads: int = 1, **changed) -> None:
-        """One step; guards and gradients are checked."""
-        options = {name: value for name, value in self.options.items() if name != "initial_square_avg"}
-        options.update(changed)
+    def _tensors(self):
         tensors = (Tensor * len(self.params))()
         for tensor, param, grad, state in zip(tensors, self.params, self.grads, self.states):
             tensor.size, tensor.param, tensor.grad = param.array.size, param.pointer, grad.pointer
             for name, value in state.items():
                 setattr(tensor, name, value.pointer)
+        return tensors
+
+    def _pieces(self, sizes):
+        """The memory of the only parameter as a list of tensors, one behind the other."""
+        tensors = (Tensor * len(sizes))()
+        buffers = dict(self.states[0], param=self.params[0], grad=self.grads[0])
+        begin = 0
+        for tensor, size in zip(tensors, sizes):
+            tensor.size = size
+            for name, value in buffers.items():
+                setattr(tensor, name, value.pointer + begin * value.array.itemsize)
+            begin += size
+        assert begin == self.params[0].array.size
+        return tensors
+
+    def update(self, threads: int = 1, sizes=None, **changed) -> None:
+        """One step; guards and gradients are checked. `sizes` makes many tensors of the memory of one."""
+        options = {name: value for name, value in self.options.items() if name != "initial_square_avg"}
+        options.update(changed)
+        tensors = self._tensors() if sizes is None else self._pieces(sizes)
         before = [grad.array.tobytes() for grad in self.grads]
         dtypes = (DTYPE_CODES[guarded[0].array.dtype.name] for guarded in (self.params, self.grads))
         call_update(*dtypes, options, tensors, threads)

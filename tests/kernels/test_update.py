@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The update against the bit-exact oracle: forms, lengths, alignments, instruction sets, threads, special values."""
+"""The update against the bit-exact oracle: forms, lengths, alignments, threads, lists, special values."""
 
 from __future__ import annotations
 
@@ -109,20 +109,40 @@ def test_clip_norm_over_threads(dtypes, threads):
         assert_all_same_bits(tensors.arrays(index), oracle(options, param, grad), f"tensor {index}")
 
 
+@pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
+def test_a_long_list_of_tiny_tensors(dtypes):
+    """8193 of them, every 23rd empty, and a large one among them: like one tensor of that size."""
+    sizes = [size % 23 for size in range(8191)] + [50000, 0]
+    param, grad = random_arrays(sum(sizes), dtypes)
+    expected = oracle(RICH, param, grad)
+    for threads in (1, 2, 3):
+        tensors = Parameters([param], [grad], RICH, offset=1)
+        tensors.update(threads, sizes)
+        assert_all_same_bits(tensors.arrays(), expected, f"{threads} threads")
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
 def test_a_list_equals_its_tensors_one_by_one(dtypes, threads):
     options = dict(RICH, clip_norm=1.0)
-    sizes = [size % 23 for size in range(8191)] + [50000, 0]  # every 23rd is empty
-    whole_param, whole_grad = random_arrays(sum(sizes), dtypes)
-    params = np.split(whole_param, np.cumsum(sizes)[:-1])
-    grads = np.split(whole_grad, np.cumsum(sizes)[:-1])
-    listed = Parameters(params, grads, options)
+    pairs = [random_arrays(size % 29, dtypes, size) for size in range(100)]
+    pairs[50:50] = [random_arrays(size, dtypes, size) for size in (90000, 0, 4096)]
+    listed = Parameters(*zip(*pairs), options)
     listed.update(threads)
-    for index in list(range(60)) + list(range(60, len(sizes), 97)) + [8191, 8192]:
-        alone = Parameters([params[index]], [grads[index]], options)
+    for index, (param, grad) in enumerate(pairs):
+        alone = Parameters([param], [grad], options)
         alone.update()
         assert_all_same_bits(listed.arrays(index), alone.arrays(), f"tensor {index}")
+
+
+@pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
+def test_clip_norm_begins_above_the_norm(dtypes):
+    param, grad = random_arrays(3, dtypes)
+    grad[:] = 3, 0, 4  # of norm 5
+    for clip_norm in (4.999, 5.0, 5.001):
+        tensors = Parameters([param], [grad], {"clip_norm": clip_norm, "eps": 1.0})
+        tensors.update()
+        assert_all_same_bits(tensors.arrays(), oracle({"clip_norm": clip_norm, "eps": 1.0}, param, grad))
 
 
 def test_an_empty_list_is_no_error():
@@ -229,7 +249,7 @@ CHANGES = [
 
 
 def test_each_option_changes_the_result():
-    """Guards the tests above: kernels that ignored an option would agree with an oracle that ignores it too."""
+    """Guards the tests above: kernels that ignore an option agree with an oracle that ignores it too."""
     param, grad = random_arrays(64, ("float32", "float32"))
     results = set()
     for options in CHANGES:

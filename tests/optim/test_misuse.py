@@ -13,15 +13,15 @@ import re
 
 import pytest
 
-from tests.optim import misuse_cases, support
+from tests.optim import misuse_surroundings, support
 
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return support.run_cases("tests.optim.misuse_cases")
+    return support.run_cases("tests.optim.misuse_surroundings")
 
 
-@pytest.mark.parametrize("case", misuse_cases.CASES, ids=str)
+@pytest.mark.parametrize("case", misuse_surroundings.CASES, ids=str)
 def test_misuse(case, outcomes):
     outcome = outcomes[case.name]
     assert outcome["returncode"] >= 0, f"ended by signal {-outcome['returncode']}:\n{outcome['stderr']}"
@@ -35,5 +35,5 @@ def test_misuse(case, outcomes):
 
 
 def test_names_are_unique():
-    names = [case.name for case in misuse_cases.CASES]
+    names = [case.name for case in misuse_surroundings.CASES]
     assert len(names) == len(set(names))
