@@ -70,6 +70,8 @@ class Engine:
 
     def sync(self, groups: Sequence[Group]) -> None:
         """Take over what the user changed in the groups. Raises before anything is taken over."""
+        if not isinstance(groups, (list, tuple)):
+            raise TypeError(f"param_groups must be a list of dicts, but got {parameters.type_name(groups)}")
         changed = self._params_changed(groups)
         if changed:
             self._check_params(groups)
@@ -84,7 +86,7 @@ class Engine:
         if len(groups) != len(self._seen_params):
             return True
         for group, seen in zip(groups, self._seen_params):
-            params = group["params"]
+            params = group["params"] if isinstance(group, dict) and "params" in group else None
             if (
                 type(params) is not list
                 or len(params) != len(seen)
@@ -95,6 +97,12 @@ class Engine:
 
     def _check_params(self, groups: Sequence[Group]) -> None:
         for number, group in enumerate(groups):
+            if not isinstance(group, dict):
+                raise TypeError(
+                    f"param_groups[{number}] must be a dict, but got {parameters.type_name(group)}"
+                )
+            if "params" not in group:
+                raise KeyError(f"param_groups[{number}] lacks 'params'; set it to a list of Tensors")
             if not isinstance(group["params"], (list, tuple)):
                 raise TypeError(
                     f"param_groups[{number}]['params'] must be a list of Tensors, but got "

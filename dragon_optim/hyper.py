@@ -23,6 +23,8 @@ def as_number(key: str, value: Any) -> float:
         raise TypeError(f"{key} must be a number, but got {value!r}")
     try:
         return float(value)
+    except OverflowError as error:
+        raise OverflowError(f"{key} is too large for a float: {value!r:.40}") from error
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{key} must be a number, but got {value!r} of type {type(value).__name__}"

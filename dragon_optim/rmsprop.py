@@ -196,10 +196,10 @@ class RMSprop(Optimizer):
         super().__init__(params, defaults, grad_scale=grad_scale, clip_norm=clip_norm, clip_value=clip_value)
 
     def add_param_group(self, param_group: Dict[str, Any]) -> None:
-        """Add a group of parameters; see `Optimizer.add_param_group`. ``scale`` in it is ``grad_scale`` here too."""
+        """Add a group of parameters; see `Optimizer.add_param_group`. ``scale`` is ``grad_scale`` here too."""
         if isinstance(param_group, dict) and "scale" in param_group:
             if "grad_scale" in param_group:
-                raise TypeError("scale is the older name of grad_scale: give one of them in a group, not both")
+                raise TypeError("scale is the older name of grad_scale: give a group one of them, not both")
             renamed = {("grad_scale" if key == "scale" else key): value for key, value in param_group.items()}
             super().add_param_group(renamed)
             param_group.clear()
