@@ -56,6 +56,7 @@ class Engine:
         self._graphs: Dict[Any, Optional[graphs.Graph]] = {}
         self._current: Dict[Any, Optional[graphs.Graph]] = {}
         self._generation = 0
+        self._revision = 0
         self._summed_passes = 0  # backward passes that sum_grad() has seen
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")
         self._reduction = Reduction()
@@ -219,6 +220,9 @@ class Engine:
         if self._generation != self.table.generation:
             self._generation = self.table.generation
             self._graphs.clear()
+            self._current.clear()
+        if self._revision != self.table.revision:
+            self._revision = self.table.revision
             self._current.clear()
         if key not in self._current:
             structure = (key, tuple((slot.index, slot.param.dtype) for slot in slots), self._structure())

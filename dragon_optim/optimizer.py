@@ -26,10 +26,10 @@ class Optimizer(stock.Optimizer):
         The parameters, or groups of them. A group is a dict with the key ``params``; its other keys override
         `defaults`, and keys that the optimizer does not know are kept.
     defaults : dict
-        The hyper-parameters of a group that does not set them. A value may be
-        ``dragon.vm.torch.optim.required``-like (Dragon's ``required`` object): then every group must set it.
+        The hyper-parameters of a group that does not set them. Where a value is Dragon's object ``required``
+        (``dragon.vm.torch.core.optim.optimizer.required``), every group must set it.
     grad_scale : float, optional, default=1
-        Every gradient is multiplied by it first. Any number.
+        Every gradient is multiplied by it first. Any number but NaN.
     clip_norm : float, optional, default=0
         The largest L2 norm of a gradient, each tensor on its own; 0 is off. Range: ``>= 0``.
     clip_value : float, optional, default=0
@@ -57,7 +57,8 @@ class Optimizer(stock.Optimizer):
 
     Notes
     -----
-    *Differences from stock Dragon*: gradients are never modified; no gradient of a dead tensor is ever used;
+    *Differences from stock Dragon*: gradients are not modified (in a process group they
+    become their mean over the ranks); no gradient of a dead tensor is ever used;
     what ends the process there raises an exception here. The class derives from
     ``dragon.vm.torch.optim.Optimizer`` for ``isinstance`` alone.
     """
@@ -247,8 +248,9 @@ class Optimizer(stock.Optimizer):
             True takes the gradients away: ``.grad`` is None, and `step` leaves such parameters alone. False
             fills them with zeros. PyTorch's default is True; this is Dragon's.
         drop_sums : bool, optional, default=False
-            True also abandons the sums of an open round. Otherwise they are left alone, since Dragon scripts
-            call ``zero_grad()`` before each backward pass of a round.
+            True also abandons the sums of an open round; the next `step` goes by ``.grad`` again. Otherwise
+            they are left alone, since Dragon scripts call ``zero_grad()`` before each backward pass of a
+            round.
 
         Raises
         ------

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What may stand in ``group['params']``, and PyTorch's words for what may not."""
 
-import warnings
 from typing import Any, Dict, Iterable, List, Sequence
 
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import workspace
+from dragon_optim._warnings import warn
 
 _DTYPES = ("float16", "float32", "float64")
 
@@ -93,9 +93,7 @@ def check_duplicates(groups: Sequence[Sequence[Tensor]]) -> None:
                 )
         repeated = repeated or len({id(param._impl) for param in params}) < len(params)
     if repeated:
-        warnings.warn(
+        warn(
             "optimizer contains a parameter group with duplicate parameters; in future, this will cause an "
-            "error; see "
-            "github.com/pytorch/pytorch/issues/40967 for more information",
-            stacklevel=4,
+            "error; see github.com/pytorch/pytorch/issues/40967 for more information"
         )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """RMSprop: arguments, their ranges, and which states they need."""
 
-import warnings
 from typing import Any, Dict, Optional, Tuple
 
+from dragon_optim._warnings import warn
 from dragon_optim.hyper import Flag, Number
 from dragon_optim.optimizer import Optimizer, Params
 
@@ -61,7 +61,8 @@ class RMSprop(Optimizer):
         The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``. Ignored where
         `clip_norm` is on.
     lr_in_momentum : bool, optional, default=False
-        The formula of TensorFlow and of Dragon before 2022:
+        The formula of TensorFlow and of Dragon from July 2020 to
+        December 2021:
         :math:`b \leftarrow \mu b + \gamma g / (\sqrt{\tilde v} + \epsilon)`, :math:`p \leftarrow p - b`.
         Differs when the learning rate changes.
     eps_inside_sqrt : bool, optional, default=False
@@ -93,7 +94,7 @@ class RMSprop(Optimizer):
     Notes
     -----
     *The order* is: `grad_scale`, `clip_norm` or else `clip_value`, `maximize`, weight decay, update.
-    ``.grad`` is only read.
+    ``.grad`` is only read; in a process group, and nowhere else, it holds the mean over the ranks afterwards.
 
     *Precision.* Hyper-parameters are float64 up to the kernel, which rounds each once. float16 parameters are
     updated in float32, with float32 state and master weights (state ``master_param``); where the parameter
@@ -196,7 +197,7 @@ class RMSprop(Optimizer):
         super().__init__(params, defaults, grad_scale=grad_scale, clip_norm=clip_norm, clip_value=clip_value)
 
     def add_param_group(self, param_group: Dict[str, Any]) -> None:
-        """Add a group of parameters; see `Optimizer.add_param_group`. ``scale`` is ``grad_scale`` here too."""
+        """Add a group of parameters; see `Optimizer.add_param_group`. ``scale`` is ``grad_scale``."""
         if isinstance(param_group, dict) and "scale" in param_group:
             if "grad_scale" in param_group:
                 raise TypeError("scale is the older name of grad_scale: give a group one of them, not both")
@@ -212,11 +213,9 @@ class RMSprop(Optimizer):
     def state_names(cls, values: Dict[str, float]) -> Tuple[str, ...]:
         """Return the states that a group with these hyper-parameters needs."""
         if values["clip_norm"] > 0 and values["clip_value"] > 0:
-            warnings.warn(
+            warn(
                 f"clip_norm={values['clip_norm']:g} and clip_value={values['clip_value']:g} are both given: "
-                "clip_norm wins and clip_value is "
-                "ignored, as in Dragon. Set one of them to 0.",
-                stacklevel=6,
+                "clip_norm wins and clip_value is ignored, as in Dragon. Set one of them to 0."
             )
         names = ["square_avg"]
         if values["momentum"] > 0:

@@ -43,6 +43,8 @@ class SlotTable:
         self.slots: List[Slot] = []
         # By id of Dragon's tensor object, which the parameter of the slot keeps alive.
         self._by_tensor: Dict[int, Slot] = {}
+        # Raised whenever a state was cleared: its parameter may have another dtype now.
+        self.revision = 0
         # Raised whenever a graph would write to a tensor that a slot no longer holds.
         self.generation = 0
         self.steps = graphs.HostArray(workspace, 1, "int64")
@@ -90,6 +92,7 @@ class SlotTable:
         tensor = slot.states[name]
         if sys.getrefcount(tensor) <= 3:
             tensor._impl.Reset()
+            self.revision += 1
         else:
             del slot.states[name]
             self.generation += 1

@@ -23,9 +23,8 @@ def _path(name: str) -> str:
     path = os.path.join(_DIRECTORY, name)
     if not os.path.exists(path):
         raise ImportError(
-            f"dragon_optim is not built: {name} is missing. In a source tree run `pip install .` or `make "
-            "test`; "
-            "do not import the package from the folder of its sources before that."
+            f"dragon_optim is not built: {name} is missing. In a source tree run `make build`, or "
+            "`pip install .` and import the package from another folder."
         )
     return path
 

@@ -2,16 +2,16 @@
 """Names in a workspace: ours, and those that Dragon uses again.
 
 Dragon gives the name of a dead tensor to the next new one, and the gradient hangs on the name: a new
-parameter would inherit the gradient of a dead one. Two things keep ghosts away:
+parameter would inherit the gradient of a dead one. Two things keep ghosts away.
 
-- Tensors of our own (states, sums, hyper-parameters) are named by a counter and their names go to a pool of
-our own. The last holder of
-  such a tensor gives its memory back.
-- A name under which a gradient was ever stored does not go back to Dragon's pool: it is retired. Clearing the
-gradient instead would
-  leave an empty tensor, at which stock ``zero_grad()`` ends the process. What is retired costs about half a
-  kilobyte for a name; the memory of the gradients is given back beyond `_RETIRED_BYTES`, and beyond
-  `_RETIRED_NAMES` the oldest names are used again after all.
+*Our own tensors* (states, sums, hyper-parameters) are named by a counter and their names go to a pool of our
+own. The last holder of such a tensor gives its memory back.
+
+*A name under which a gradient was ever stored* does not go back to Dragon's pool: it is retired. Clearing
+the gradient instead would leave an empty tensor, at which stock ``zero_grad()`` ends the process. The
+memory of retired tensors is given back beyond `_RETIRED_BYTES`, the oldest first: a numpy view of a dead
+gradient lives on for a while, as it does in stock Dragon. A retired name costs about half a kilobyte;
+beyond `_RETIRED_NAMES` the oldest are used again after all.
 """
 
 import collections
@@ -87,34 +87,57 @@ class _RetiredNames:
     """The names of dead tensors of one workspace under which a gradient is, or was, stored."""
 
     def __init__(self) -> None:
-        self._names: Deque[Tuple[str, int]] = (
-            collections.deque()
-        )  # oldest first: (name, bytes of its gradient)
-        self._holding: Deque[Tuple[str, int]] = (
-            collections.deque()
-        )  # those whose gradient still has its memory
+        self._names: Deque[str] = collections.deque()  # the oldest first
+        self._full: Deque[Tuple[str, int]] = collections.deque()  # those with memory still: (name, bytes)
         self._bytes = 0
 
-    def retire(self, workspace: Workspace, name: str, gradient: Any) -> None:
-        self._names.append((name, gradient.nbytes))
-        self._holding.append((name, gradient.nbytes))
-        self._bytes += gradient.nbytes
-        while self._bytes > _RETIRED_BYTES:
-            oldest, size = self._holding.popleft()
-            self._bytes -= size
-            _reset_unless_held(workspace, oldest)
+    def retire(self, workspace: Workspace, name: str) -> None:
+        size = sum(tensor.nbytes for tensor in _dead_tensors(workspace, name))
+        self._names.append(name)
+        self._full.append((name, size))
+        self._bytes += size
+        self._give_memory_back(workspace)
         if len(self._names) > _RETIRED_NAMES:
-            oldest, _ = self._names.popleft()
-            _reset_unless_held(workspace, oldest)
-            _release(workspace._handle_pool, oldest)
+            self._use_oldest_again(workspace)
+
+    def _give_memory_back(self, workspace: Workspace) -> None:
+        for _ in range(len(self._full)):
+            if self._bytes <= _RETIRED_BYTES:
+                return
+            name, size = self._full.popleft()
+            if _reset_unless_held(workspace, name):
+                self._bytes -= size
+            else:
+                self._full.append((name, size))
+
+    def _use_oldest_again(self, workspace: Workspace) -> None:
+        name = self._names.popleft()
+        if _reset_unless_held(workspace, name):
+            self._bytes -= sum(size for full, size in self._full if full == name)
+            self._full = collections.deque(each for each in self._full if each[0] != name)
+            _release(workspace._handle_pool, name)
+        else:
+            self._names.append(name)
 
 
-def _reset_unless_held(workspace: Workspace, name: str) -> None:
-    gradient = workspace.get_tensor(name + "_grad")
-    # Two references: the variable, and the argument of getrefcount. A third is a `.grad` that somebody still
-    # reads; reading a tensor that was Reset would end the process.
-    if gradient is not None and sys.getrefcount(gradient) <= 2:
-        gradient.Reset()
+def _dead_tensors(workspace: Workspace, name: str) -> List[Any]:
+    found = [workspace.get_tensor(name), workspace.get_tensor(name + "_grad")]
+    return [tensor for tensor in found if tensor is not None]
+
+
+def _reset_unless_held(workspace: Workspace, name: str) -> bool:
+    """Give the memory of a dead tensor and its gradient back. Return whether nobody holds either."""
+    free = True
+    tensors = _dead_tensors(workspace, name)
+    while tensors:
+        tensor = tensors.pop()
+        # Two references: the variable, and the argument of getrefcount. A third is a `.grad`, or an alias
+        # like `.data`, that somebody may still read; reading a tensor that was Reset would end the process.
+        if sys.getrefcount(tensor) <= 2:
+            tensor.Reset()
+        else:
+            free = False
+    return free
 
 
 _retired: "weakref.WeakKeyDictionary[Workspace, _RetiredNames]" = weakref.WeakKeyDictionary()
@@ -123,13 +146,12 @@ _release = Workspace.HandlePool.release
 
 def _retire(workspace: Workspace, name: str) -> bool:
     """Keep `name` out of Dragon's pool if a gradient is stored under it. Return whether one is."""
-    gradient = workspace.get_tensor(name + "_grad")
-    if gradient is None:
+    if workspace.get_tensor(name + "_grad") is None:
         return False
     tape.forget(workspace, name)
     if workspace not in _retired:
         _retired[workspace] = _RetiredNames()
-    _retired[workspace].retire(workspace, name, gradient)
+    _retired[workspace].retire(workspace, name)
     return True
 
 

@@ -57,7 +57,8 @@ class CheckOp final : public SegmentedOp<Context> {
     }
     if (!FloatingDType(param, &dtype) || dtype != segment.dtype) {
       throw std::runtime_error(Name(segment, i) + " is " + Describe(param) + " now, but was " +
-                               DTypeName(segment.dtype) + " when its state was made; nothing was changed");
+                               DTypeName(segment.dtype) + " when its state was made: make a new optimizer, or clear its state by "
+                               "`optimizer.state.clear()`. Nothing was changed");
     }
   }
 

@@ -124,6 +124,7 @@ class World:
         """Put the groups right and train on: an error must not have harmed the optimizer."""
         before = self.optimizer.state[self.p]["step"]
         self.optimizer.param_groups = [dict(group, params=list(group["params"])) for group in self.groups]
+        self.optimizer.zero_grad(drop_sums=True)
         self.good_step()
         assert self.optimizer.state[self.p]["step"] == before + 1
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The operators by themselves, in graphs that are written by hand: what their edges mean, and what wrong edges do."""
