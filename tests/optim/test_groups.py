@@ -11,6 +11,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 from dragon.vm import torch
+from dragon.vm.torch.core.optim.optimizer import required
 
 import dragon_optim
 from tests.optim.support import backward, parameter, snapshot, values
@@ -326,9 +327,6 @@ def test_nothing_of_a_failing_group_is_added(what):
 
 def test_required_options():
     """Dragon's marker of an option that has no default."""
-    required = torch.optim.optimizer.required if hasattr(torch.optim, "optimizer") else None
-    if required is None:
-        from dragon.vm.torch.core.optim.optimizer import required
     p = parameter([1.0])
     with pytest.raises(ValueError, match="^parameter group didn't specify a value of required optimization parameter lr"):
         dragon_optim.Optimizer([p], {"lr": required})
