@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The operators by themselves, in graphs that are written by hand: what their edges mean, and what wrong edges do."""
+"""The operators by themselves, in graphs that are written by hand.
+
+What their edges mean, and what wrong edges do.
+"""

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Tensors and operators for graphs that are written by hand. `csrc/segments.h` says what the edges of an update are."""
+"""Tensors and operators for graphs that are written by hand.
+
+`csrc/segments.h` says what the edges of an update are.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import json
 import os
+import signal
 
 import numpy as np
 from dragon.core.framework import workspace
@@ -18,6 +23,7 @@ DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2}
 FIELDS = [field.key for field in RMSprop.hyper_fields]
 DEFAULTS = dict(dict.fromkeys(FIELDS, 0), lr=0.01, alpha=0.99, eps=1e-8, grad_scale=1)
 CPU = Device("cpu")
+CHILD_SECONDS = 30
 
 _numbers = itertools.count()
 
@@ -48,7 +54,9 @@ def edge(value):
 
 
 def operator(kind, inputs, outputs, **arguments):
-    return graphs.operator(kind, [each.name for each in inputs], [each.name for each in outputs], CPU, **arguments)
+    return graphs.operator(
+        kind, [each.name for each in inputs], [each.name for each in outputs], CPU, **arguments
+    )
 
 
 def run_graph(*operators):
@@ -112,7 +120,9 @@ class Update:
         return self._operator("DragonOptimCheck", self.segments)
 
     def updates(self):
-        return [self._operator("DragonOptimRMSprop", [each], states=list(each.names)) for each in self.segments]
+        return [
+            self._operator("DragonOptimRMSprop", [each], states=list(each.names)) for each in self.segments
+        ]
 
     def operators(self):
         return [self.check(), *self.updates()]
@@ -122,7 +132,7 @@ class Update:
 
 
 def in_child(function):
-    """What happens to a process that calls it: what it returns, "Error: message", or the signal that ended it.
+    """What a process comes to that calls it: what it returns, "Error: message", or the signal that ended it.
 
     The child is a fork. It only runs our own operators: of Dragon's, those that use OpenMP would hang in it.
     """
@@ -130,6 +140,8 @@ def in_child(function):
     pid = os.fork()
     if pid == 0:
         try:
+            signal.alarm(CHILD_SECONDS)
+            faulthandler.disable()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Dragon's last words
             try:
                 text = json.dumps(function())

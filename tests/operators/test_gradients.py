@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""DragonOptimAccumulate, ...ZeroGrad, ...Pack and ...Unpack: gradients between backward passes, and on their way through a group."""
+"""DragonOptimAccumulate, ...ZeroGrad, ...Pack and ...Unpack.
+
+Gradients between backward passes, and on their way through a group.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ def test_sums_begin_grow_and_begin_anew(run):
         grad.feed(array)
     sums.add(run, 1, 0, 1, 0)
     expected = [exact.accumulate(grad) for grad in first]
-    expected[0], expected[2] = exact.accumulate(second[0], expected[0]), exact.accumulate(second[2], expected[2])
+    expected[0], expected[2] = (
+        exact.accumulate(second[0], expected[0]),
+        exact.accumulate(second[2], expected[2]),
+    )
     for ours, theirs in zip(sums.sums, expected):
         assert (ours.array.dtype, ours.array.tobytes()) == (theirs.dtype, theirs.tobytes())
     sums.summed.feed(np.zeros(4, "int64"))
@@ -90,7 +96,13 @@ def test_nothing_is_summed_where_one_does_not_fit(what):
 @pytest.mark.parametrize("mode", [0, 1], ids=["zeros", "none"])
 def test_zero_grad(run, mode):
     """Of every dtype and shape; what is absent stays absent, in both modes."""
-    arrays = [numbers(3), numbers(2, 2, dtype="float64"), np.ones(3, "float16"), np.ones(2, "int64"), np.ones((0,), "float32")]
+    arrays = [
+        numbers(3),
+        numbers(2, 2, dtype="float64"),
+        np.ones(3, "float16"),
+        np.ones(2, "int64"),
+        np.ones((0,), "float32"),
+    ]
     grads = [edges.Edge(array) for array in arrays] + [edges.Edge()]
     zero = edges.operator("DragonOptimZeroGrad", [edges.Edge(np.array([mode]))], grads)
     run(zero)
@@ -102,7 +114,7 @@ def test_zero_grad(run, mode):
         assert grads[5].array is None
 
 
-# --- through a buffer and back --------------------------------------------------------------------------------------------------
+# --- through a buffer and back ------------------------------------------------------------------------------
 
 SHAPES = ((3,), (2, 2), (), (0,), (70,))
 
@@ -136,7 +148,7 @@ def unpack(buffer, params, grads, dtype="float32"):
 @HOW
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_round_trip(run, dtype):
-    """Into the buffer, which is a flag and then the numbers of each tensor, and back into tensors that were never there."""
+    """A buffer holds a flag for each tensor, then their numbers; and back into tensors without data."""
     arrays = [numbers(*shape, dtype=dtype, seed=1 + place) for place, shape in enumerate(SHAPES)]
     buffer, params = edges.Edge(), [edges.Edge(np.zeros_like(array)) for array in arrays]
     run(pack([edges.Edge(array) for array in arrays], buffer, dtype=dtype))
@@ -145,7 +157,11 @@ def test_round_trip(run, dtype):
     back = [edges.Edge() for _ in arrays]
     run(unpack(buffer, params, back, dtype))
     for ours, theirs in zip(back, arrays):
-        assert (ours.array.dtype, ours.array.shape, ours.array.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes())
+        assert (ours.array.dtype, ours.array.shape, ours.array.tobytes()) == (
+            theirs.dtype,
+            theirs.shape,
+            theirs.tobytes(),
+        )
 
 
 @HOW

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """DragonOptimCheck and DragonOptimRMSprop: what their edges mean.
 
-The arithmetic has its own tests. Here it is which parameters are updated, from which row of hyper-parameters, into which states; and
-that the check finds what is wrong before anything is written.
+The arithmetic has its own tests. Here it is which parameters are updated, from which row of hyper-parameters,
+into which states; and that the check finds what is wrong before anything is written.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ def assert_is_oracles(segment, row, params, grads, steps=1):
             for _ in range(steps):
                 param, state = exact.step(row, param, grad, state)
         exact.assert_same_bits(
-            [{"step": 0, "param": segment.params[place].array}], [{"step": 0, "param": param}], f"parameter {place}"
+            [{"step": 0, "param": segment.params[place].array}],
+            [{"step": 0, "param": param}],
+            f"parameter {place}",
         )
         for name in segment.names:
             array = segment.states[name][place].array
             if grad is None:
                 assert array is None, f"{name} of a parameter without gradient"
             else:
-                exact.assert_same_bits([{"step": 0, name: array}], [{"step": 0, name: state[name]}], f"parameter {place}")
+                exact.assert_same_bits(
+                    [{"step": 0, name: array}], [{"step": 0, name: state[name]}], f"parameter {place}"
+                )
 
 
 @HOW
@@ -122,7 +126,10 @@ def test_slots_need_not_be_dense():
 def test_segments_have_their_own_rows(run):
     """Two groups and two dtypes behind one check; each update reads the row of its group."""
     rows = [dict(lr=0.1, alpha=0.5), dict(lr=0.01, momentum=0.9)]
-    arrays = [([numbers(3)], [numbers(3, seed=1)]), ([numbers(2, 2, dtype="float64")] * 2, [np.ones((2, 2)), None])]
+    arrays = [
+        ([numbers(3)], [numbers(3, seed=1)]),
+        ([numbers(2, 2, dtype="float64")] * 2, [np.ones((2, 2)), None]),
+    ]
     segments = [
         edges.Segment(*arrays[0], group=0, first_slot=0),
         edges.Segment(*arrays[1], states=("square_avg", "momentum_buffer"), group=1, first_slot=1),
@@ -150,21 +157,40 @@ def test_sums_of_float16_are_float32():
 
 # What is wrong with the second of two segments, and what the check says of it.
 BAD = {
-    "shape": (lambda s: s.grads[1].feed(np.ones(5, "float32")), ValueError, "parameter 3 of group 1 is float32 of shape"),
+    "shape": (
+        lambda s: s.grads[1].feed(np.ones(5, "float32")),
+        ValueError,
+        "parameter 3 of group 1 is float32 of shape",
+    ),
     "count": (lambda s: s.grads[1].feed(np.ones((2, 2, 1), "float32")), ValueError, r"shape \(2, 2, 1\)"),
     "dtype": (lambda s: s.grads[1].feed(np.ones((2, 2))), ValueError, "is float64 of shape"),
     "integers": (lambda s: s.grads[1].feed(np.ones((2, 2), "int64")), ValueError, "is int64 of shape"),
     "no parameter": (lambda s: s.params[1].take_away(), RuntimeError, "has no data"),
-    "other parameter": (lambda s: s.params[1].feed(np.ones((2, 2))), RuntimeError, "is float64 .* now, but was float32"),
-    "state's shape": (lambda s: s.states["square_avg"][1].feed(np.ones(4, "float32")), ValueError, "a state of parameter 3"),
-    "state's dtype": (lambda s: s.states["square_avg"][1].feed(np.ones((2, 2))), ValueError, "a state of parameter 3"),
+    "other parameter": (
+        lambda s: s.params[1].feed(np.ones((2, 2))),
+        RuntimeError,
+        "is float64 .* now, but was float32",
+    ),
+    "state's shape": (
+        lambda s: s.states["square_avg"][1].feed(np.ones(4, "float32")),
+        ValueError,
+        "a state of parameter 3",
+    ),
+    "state's dtype": (
+        lambda s: s.states["square_avg"][1].feed(np.ones((2, 2))),
+        ValueError,
+        "a state of parameter 3",
+    ),
 }
 
 
 @HOW
 @pytest.mark.parametrize("what", BAD)
 def test_check_finds_everything_before_anything_is_written(run, what):
-    """The first segment is fine, and so is the first parameter of the second: neither has moved, no state was made."""
+    """The first segment is fine, and so is the first parameter of the second.
+
+    Neither has moved, no state was made.
+    """
     spoil, exception, words = BAD[what]
     first = edges.Segment([numbers(3)] * 2, [numbers(3, seed=1)] * 2, first_slot=0)
     second = edges.Segment([numbers(2, 2)] * 2, [numbers(2, 2, seed=1)] * 2, group=1, first_slot=2)
@@ -174,12 +200,17 @@ def test_check_finds_everything_before_anything_is_written(run, what):
     with pytest.raises(exception, match=words):
         run(*update.operators())
     after = update.arrays()
-    assert [None if a is None else a.tobytes() for a in before] == [None if a is None else a.tobytes() for a in after]
+    assert [None if a is None else a.tobytes() for a in before] == [
+        None if a is None else a.tobytes() for a in after
+    ]
     assert all(state.array is None for state in first.states["square_avg"])
 
 
 def test_absent_gradient_hides_what_is_wrong():
-    """What takes no part is not looked at: a parameter without gradient cannot keep the others from training."""
+    """What takes no part is not looked at.
+
+    A parameter without gradient cannot keep the others from training.
+    """
     segment = edges.Segment([numbers(3), numbers(3)], [numbers(3), None])
     segment.states["square_avg"][1].feed(np.ones(7))
     update = edges.Update([segment], [{}])

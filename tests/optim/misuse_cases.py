@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The table of misuses: what is done, which exception it must raise, and what its message must name.
 
-Each case is a generator. It arranges something, yields the call that is judged, and may look at the consequences after it.
-`test_misuse.py` says what every case must fulfil besides.
+Each case is a generator. It arranges something, yields the call that is judged, and may look at the
+consequences after it. `test_misuse.py` says what every case must fulfil besides.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make(*args, **options):
     return lambda: dragon_optim.RMSprop(*args, **options)
 
 
-# --- gradients that do not fit ----------------------------------------------------------------------------------
+# --- gradients that do not fit --------------------------------------------------------------------
 
 WRONG_GRADIENTS = {
     "float64": (np.ones(3, "float64"), r"float64 of shape \(3,\)"),
@@ -49,12 +49,16 @@ WRONG_GRADIENTS = {
 
 for _what, (_array, _match) in WRONG_GRADIENTS.items():
 
-    @misuse(ValueError, rf"gradient of parameter 0 of group 0 is .*{_match}", name=f"step-with-gradient-{_what}")
+    @misuse(
+        ValueError, rf"gradient of parameter 0 of group 0 is .*{_match}", name=f"step-with-gradient-{_what}"
+    )
     def _(w, array=_array):
         feed_gradient(w.p, array)
         yield w.optimizer.step
 
-    @misuse(ValueError, rf"a gradient is .*{_match}.*nothing was summed", name=f"sum_grad-with-gradient-{_what}")
+    @misuse(
+        ValueError, rf"a gradient is .*{_match}.*nothing was summed", name=f"sum_grad-with-gradient-{_what}"
+    )
     def _(w, array=_array):
         backward(w.q, 1.0, w.p, 1.0)
         feed_gradient(w.p, array)
@@ -100,16 +104,25 @@ def no_gradients_at_all(w):
 @misuse(None)
 def zero_grad_after_zero_grad_to_none(w):
     w.optimizer.zero_grad(True)
-    yield lambda: (w.optimizer.zero_grad(), w.optimizer.zero_grad(True), w.optimizer.sum_grad(), w.optimizer.step())
+    yield lambda: (
+        w.optimizer.zero_grad(),
+        w.optimizer.zero_grad(True),
+        w.optimizer.sum_grad(),
+        w.optimizer.step(),
+    )
 
 
-# --- parameters that the constructor must refuse ---------------------------------------------------------------
+# --- parameters that the constructor must refuse --------------------------------------------------
 
 WRONG_PARAMS = {
     "None": (lambda w: None, TypeError, "must be an iterable of Tensors, but got .*NoneType"),
     "number": (lambda w: 5, TypeError, "must be an iterable of Tensors, but got .*int"),
     "string": (lambda w: "abc", TypeError, "must be an iterable of Tensors, but got .*str"),
-    "module": (lambda w: torch.nn.Linear(2, 2), TypeError, "must be an iterable of Tensors, but got .*Linear"),
+    "module": (
+        lambda w: torch.nn.Linear(2, 2),
+        TypeError,
+        "must be an iterable of Tensors, but got .*Linear",
+    ),
     "tensor": (lambda w: w.p, TypeError, "should be an iterable of Tensors or dicts, but got .*Parameter"),
     "set": (lambda w: {w.p}, TypeError, "organized in ordered collections"),
     "frozenset": (lambda w: frozenset([w.p]), TypeError, "organized in ordered collections"),
@@ -117,7 +130,11 @@ WRONG_PARAMS = {
     "empty-list": (lambda w: [], ValueError, "^optimizer got an empty parameter list$"),
     "empty-generator": (lambda w: (p for p in ()), ValueError, "^optimizer got an empty parameter list$"),
     "raising-generator": (lambda w: (1 / p for p in (1, 0)), ZeroDivisionError, "division"),
-    "list-of-lists": (lambda w: [[w.p]], TypeError, "can only optimize Tensors, but one of the params is .*list"),
+    "list-of-lists": (
+        lambda w: [[w.p]],
+        TypeError,
+        "can only optimize Tensors, but one of the params is .*list",
+    ),
     "list-of-None": (lambda w: [w.p, None], TypeError, "one of the params is .*NoneType"),
     "array": (lambda w: np.ones(3), TypeError, "one of the params is numpy.float64"),
     "dict-behind-tensor": (lambda w: [w.p, {"params": [w.q]}], TypeError, "one of the params is .*dict"),
@@ -150,7 +167,18 @@ for _what, (_params, _exception, _match) in WRONG_PARAMS.items():
         yield lambda: dragon_optim.RMSprop(params(w))
 
 
-_OF_A_GROUP = ("None", "number", "string", "set", "dict", "raising-generator", "list-of-lists", "non-leaf", "int64", "bool")
+_OF_A_GROUP = (
+    "None",
+    "number",
+    "string",
+    "set",
+    "dict",
+    "raising-generator",
+    "list-of-lists",
+    "non-leaf",
+    "int64",
+    "bool",
+)
 
 for _what in _OF_A_GROUP:
     _params, _exception, _match = WRONG_PARAMS[_what]
@@ -189,7 +217,7 @@ def names_with_a_cleared_tensor(w):
     yield make([(cleared,)])
 
 
-# --- hyper-parameters -----------------------------------------------------------------------------------------
+# --- hyper-parameters -----------------------------------------------------------------------------
 
 WORDS = {
     "lr": "learning rate",
@@ -206,8 +234,16 @@ NO_NUMBERS = {"string": "0.1", "None": None, "complex": 1j, "list": [0.1]}
 FLAGS = ("centered", "maximize", "lr_in_momentum", "eps_inside_sqrt", "decoupled_weight_decay")
 
 _OPTIONS = [
-    *[(key, what, value, ValueError, f"^Invalid {WORDS[key]}: ") for key in WORDS for what, value in WRONG_VALUES.items()],
-    *[(key, what, value, TypeError, f"^{key} must be a number") for key in WORDS for what, value in NO_NUMBERS.items()],
+    *[
+        (key, what, value, ValueError, f"^Invalid {WORDS[key]}: ")
+        for key in WORDS
+        for what, value in WRONG_VALUES.items()
+    ],
+    *[
+        (key, what, value, TypeError, f"^{key} must be a number")
+        for key in WORDS
+        for what, value in NO_NUMBERS.items()
+    ],
     ("lr", "huge", 10**400, OverflowError, "lr"),
     ("lr", "two", lambda: torch.tensor([0.1, 0.2]), ValueError, "lr must be 1-element"),
     ("momentum", "two-in-numpy", np.ones(2), ValueError, "momentum must be 1-element"),
@@ -251,25 +287,53 @@ def no_arguments(w):
     yield dragon_optim.RMSprop
 
 
-# --- groups that were damaged by hand -------------------------------------------------------------------------
+# --- groups that were damaged by hand -------------------------------------------------------------
 
 _DAMAGE = {
     "missing-lr": (lambda w: w.group.pop("lr"), KeyError, "'lr'"),
     "missing-centered": (lambda w: w.group.pop("centered"), KeyError, "'centered'"),
     "missing-params": (lambda w: w.group.pop("params"), KeyError, "params"),
-    "group-a-list": (lambda w: w.optimizer.param_groups.__setitem__(0, [w.p]), TypeError, r"param_groups\[0\].*dict"),
+    "group-a-list": (
+        lambda w: w.optimizer.param_groups.__setitem__(0, [w.p]),
+        TypeError,
+        r"param_groups\[0\].*dict",
+    ),
     "group-None": (lambda w: w.optimizer.param_groups.append(None), TypeError, r"param_groups\[1\].*dict"),
     "groups-None": (lambda w: setattr(w.optimizer, "param_groups", None), TypeError, "param_groups"),
-    "params-None": (lambda w: w.group.update(params=None), TypeError, r"param_groups\[0\]\['params'\].*NoneType"),
-    "params-tensor": (lambda w: w.group.update(params=w.p), TypeError, r"param_groups\[0\]\['params'\].*Parameter"),
+    "params-None": (
+        lambda w: w.group.update(params=None),
+        TypeError,
+        r"param_groups\[0\]\['params'\].*NoneType",
+    ),
+    "params-tensor": (
+        lambda w: w.group.update(params=w.p),
+        TypeError,
+        r"param_groups\[0\]\['params'\].*Parameter",
+    ),
     "params-set": (lambda w: w.group.update(params={w.p}), TypeError, r"param_groups\[0\]\['params'\].*set"),
-    "params-string": (lambda w: w.group.update(params="ab"), TypeError, r"param_groups\[0\]\['params'\].*str"),
+    "params-string": (
+        lambda w: w.group.update(params="ab"),
+        TypeError,
+        r"param_groups\[0\]\['params'\].*str",
+    ),
     "params-generator": (lambda w: w.group.update(params=iter([w.p])), TypeError, r"\['params'\].*iterator"),
-    "params-of-None": (lambda w: w.group["params"].append(None), TypeError, "one of the params is .*NoneType"),
+    "params-of-None": (
+        lambda w: w.group["params"].append(None),
+        TypeError,
+        "one of the params is .*NoneType",
+    ),
     "params-nested": (lambda w: w.group["params"].append([w.p]), TypeError, "one of the params is .*list"),
     "params-non-leaf": (lambda w: w.group["params"].append(w.p * 2), ValueError, "non-leaf"),
-    "params-int": (lambda w: w.group["params"].append(torch.ones(2, dtype="int64")), TypeError, "parameter 2 is int64"),
-    "group-twice": (lambda w: w.optimizer.param_groups.append(w.group), ValueError, "more than one parameter group"),
+    "params-int": (
+        lambda w: w.group["params"].append(torch.ones(2, dtype="int64")),
+        TypeError,
+        "parameter 2 is int64",
+    ),
+    "group-twice": (
+        lambda w: w.optimizer.param_groups.append(w.group),
+        ValueError,
+        "more than one parameter group",
+    ),
     "no-params": (lambda w: w.group.update(params=[]), None, ""),
     "no-groups": (lambda w: w.optimizer.param_groups.clear(), None, ""),
 }

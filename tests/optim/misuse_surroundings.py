@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Misuses that come from around the optimizer: workspaces, threads, closures, `state`, models that change, other optimizers.
+"""Misuses from around the optimizer: workspaces, threads, closures, `state`, models, other optimizers.
 
 They join the table of `misuse_cases.py`.
 """
@@ -23,7 +23,7 @@ __all__ = ["CASES"]
 METHODS = ("step", "sum_grad", "zero_grad")
 
 
-# --- workspaces and threads -----------------------------------------------------------------------------------
+# --- workspaces and threads -----------------------------------------------------------------------
 
 
 def _add_group(optimizer):
@@ -128,7 +128,15 @@ def parameter_that_was_reset(w):
     yield make([empty])
 
 
-# --- closures -------------------------------------------------------------------------------------------------
+@misuse(None, goes_on=False)
+def printed_after_the_workspace_was_cleared(w):
+    """Dragon ends the process when it prints an empty tensor."""
+    w.group["lr"] = torch.tensor(0.1)
+    workspace.get_workspace().clear()
+    yield lambda: repr(w.optimizer)
+
+
+# --- closures -------------------------------------------------------------------------------------
 
 
 @misuse(ZeroDivisionError)
@@ -150,7 +158,7 @@ def closure_that_clears_the_workspace(w):
     yield act
 
 
-# --- state ----------------------------------------------------------------------------------------------------
+# --- state ----------------------------------------------------------------------------------------
 
 _WRONG_STATES = {
     "shape": (lambda: np.ones(4), ValueError, r"square_avg must have the shape of its parameter, \(3,\)"),
@@ -225,7 +233,7 @@ def one_state_deleted(w):
     w.optimizer.step()  # so that there is a step count again
 
 
-# --- models that change -----------------------------------------------------------------------------------------
+# --- models that change ---------------------------------------------------------------------------
 
 
 def _convert(dtype):
@@ -288,19 +296,21 @@ def many_tiny_parameters(w):
     assert [float(param.numpy()) for param in params] == [i % 7 - 2.0 for i in range(8193)]
 
 
-# --- other optimizers on the same parameters --------------------------------------------------------------------
+# --- other optimizers on the same parameters ------------------------------------------------------
 
 _OURS = ("step", "sum_grad", "zero_grad")
 
 
 @misuse(None, goes_on=False)
 def every_order_of_our_calls_and_of_stock(w):
-    """Stock's zero_grad() and sum_grad() end the process where they find an empty gradient: we must leave none."""
+    """Stock's zero_grad() ends the process where it finds an empty gradient: we must leave none."""
 
     def act():
         weight = parameter([1.0, 2.0])
         ours, stock = dragon_optim.RMSprop([weight]), torch.optim.RMSprop([weight])
-        calls = [getattr(each, name) for each in (ours, stock) for name in _OURS] + [lambda: backward(weight, 1.0)]
+        calls = [getattr(each, name) for each in (ours, stock) for name in _OURS] + [
+            lambda: backward(weight, 1.0)
+        ]
         for order in itertools.product(calls, repeat=3):
             backward(weight, 1.0)
             for call in order:
@@ -319,7 +329,7 @@ def our_calls_without_gradients_then_stock(w):
 
 @misuse(None, goes_on=False)
 def model_rebuilt_for_a_stock_optimizer(w):
-    """Ours leaves an empty gradient behind, and the next model must not inherit it: stock would end the process."""
+    """Ours leaves an empty gradient behind, at which stock would end the process if it were inherited."""
 
     def act():
         for _ in range(3):

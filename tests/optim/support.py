@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Helpers of the tests of the optimizer's behaviour: parameters, exact gradients, snapshots, child processes."""
+"""Helpers of the tests of behaviour: parameters, exact gradients, snapshots, child processes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,25 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 import numpy as np
-from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
 from tests.optim import feed_gradient, make_parameter
 
-__all__ = ["backward", "feed_gradient", "in_thread", "parameter", "run_script", "snapshot", "values"]
+__all__ = [
+    "backward",
+    "feed_gradient",
+    "in_thread",
+    "moves",
+    "parameter",
+    "run_script",
+    "shown",
+    "snapshot",
+    "values",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE_SECONDS = 30
@@ -37,7 +46,7 @@ def values(tensor):
 
 
 def backward(param, grad, *others):
-    """Leave exactly `grad` in `param.grad`, by a real backward pass; further (param, grad) pairs in the same pass."""
+    """Leave exactly `grad` in `param.grad`, by a backward pass; further pairs follow in the same pass."""
     loss = None
     for each, number in [(param, grad), *zip(others[::2], others[1::2])]:
         array = np.broadcast_to(np.array(number, each.dtype), tuple(each.shape)).copy()
@@ -47,7 +56,7 @@ def backward(param, grad, *others):
 
 
 def snapshot(optimizer, *params) -> dict:
-    """The bytes of parameters, gradients and states, and the step counts: equal dicts mean that nothing has changed."""
+    """The bytes of parameters, gradients and states, and step counts: equal where nothing has changed."""
     found = {}
 
     def take(name, tensor):
@@ -67,6 +76,30 @@ def snapshot(optimizer, *params) -> dict:
             else:
                 take(f"{key} {i}", value)
     return found
+
+
+def shown(optimizer, param):
+    """The gradient that one step() uses for a float64 `param`; None if it does not use any.
+
+    For options alpha=0, eps=1 and lr=1, with which gradient g moves a parameter by g / (abs(g) + 1).
+    """
+    steps = optimizer.state[param].get("step", 0)
+    before = values(param).reshape(-1)[0]
+    optimizer.step()
+    move = before - values(param).reshape(-1)[0]
+    if optimizer.state[param].get("step", 0) == steps:
+        assert move == 0
+        return None
+    return round(move / (1 - abs(move)), 3)
+
+
+def moves(optimizer, *params):
+    """How far one step from gradients of 1 takes each parameter."""
+    before = [values(param) for param in params]
+    for param in params:
+        backward(param, 1.0)
+    optimizer.step()
+    return [round(float((old - values(param)).reshape(-1)[0]), 6) for old, param in zip(before, params)]
 
 
 def in_thread(function):
@@ -93,11 +126,16 @@ def run_script(code: str, *arguments: str, **environment: str) -> subprocess.Com
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)), **environment)
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
-# --- many cases, each in a process of its own -------------------------------------------------------------------
+# --- many cases, each in a process of its own -----------------------------------------------------
 
 
 class World:
@@ -132,12 +170,12 @@ class World:
 class Case(NamedTuple):
     """A generator function: what it does before `yield` is arrangement, what it yields is called and judged.
 
-    A tuple of exceptions is not needed: each case says the one it expects, or None where the thing is legal.
+    `exception` is the type that the call must raise, None where it is legal.
     """
 
     name: str
     function: Callable
-    exception: Optional[type]
+    exception: type | None
     match: str
     goes_on: bool  # whether the optimizer can be used afterwards
 
@@ -198,8 +236,8 @@ def _fork(case: Case) -> dict:
 def serve(cases) -> None:
     """Run each case in a fork of this process, which has imported everything but has not computed yet.
 
-    A fork costs some milliseconds where an interpreter costs a second. Nothing is computed before the fork: the
-    threads of OpenMP do not live on in a child.
+    A fork costs some milliseconds where an interpreter costs a second. Nothing is computed before the fork:
+    the threads of OpenMP do not live on in a child.
     """
     parent = os.getpid()
     try:
@@ -207,7 +245,7 @@ def serve(cases) -> None:
     except Exception:
         if os.getpid() == parent:
             raise
-        traceback.print_exc()  # the child of a case that raised what it should, or a failed assertion of its own
+        traceback.print_exc()  # a child: its case raised what it should, or an assertion of it failed
         sys.exit(1)
     print(json.dumps(outcomes))
 
@@ -218,8 +256,3 @@ def run_cases(module: str) -> dict:
     done = run_script(code)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def other_workspace():
-    """A workspace that is not the current one."""
-    return workspace.Workspace()

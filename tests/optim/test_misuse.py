@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The process never dies, and a failure changes nothing.
 
-In Dragon a wrong dtype, shape, device or name ends the process. Each case of `misuse_cases` happens in a process of its own,
-and what is looked at is how that ended: with the expected Python exception (exit code 1) or, where the thing is legal,
-without one (exit code 0), but never by a signal; with parameters, gradients, states and step counts as they were; and with an
-optimizer that goes on once the mistake is put right.
+In Dragon a wrong dtype, shape, device or name ends the process. Each case of `misuse_cases` and
+`misuse_surroundings` happens in a process of its own, and what is looked at is how that ended: with the
+expected Python exception (exit code 1) or, where the thing is legal, without one (exit code 0), never by a
+signal; with parameters, gradients, states and step counts as they were; and with an optimizer that goes on
+once the mistake is put right.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A step in a Dragon process group: two real processes, under mpirun.
 
-Three scripts of `ranks/` do many things each, since a start of mpirun costs seconds. What they report is looked at here, one test for
-one scenario. A rank that waits for ever is what can go wrong most easily, so the scripts have a time limit: a scenario that was not
-reported hung, or ended the process.
+Three scripts of `ranks/` do many things each, since a start of mpirun costs seconds. What they report is
+looked at here, one test for one scenario. A rank that waits for ever is what can go wrong most easily, so the
+scripts have a time limit: a scenario that was not reported hung, or ended the process.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Reports:
         if missing:
             last = [list(reports)[-1:] for reports in self._ranks]
             pytest.fail(
-                f"ranks {missing} did not come through {scenario!r}; last reports: {last}; {self._script}.py: {self.ending}\n"
-                + self._output[-2000:]
+                f"ranks {missing} did not come through {scenario!r}; last reports: {last}; "
+                f"{self._script}.py: {self.ending}\n" + self._output[-2000:]
             )
         return [reports[scenario] for reports in self._ranks]
 
@@ -92,7 +92,7 @@ def changed(tmp_path_factory):
 
 @pytest.mark.parametrize("trajectory", trajectories.TRAJECTORIES, ids=str)
 def test_ranks_are_one_training_on_the_means(train, trajectory):
-    """Both ranks end with the bits of one process that was given the means; `.grad` holds the mean afterwards.
+    """Both ranks end with the bits of one process that was given the means; `.grad` holds the mean.
 
     Where a rank has no gradient, zero counts in its place; where none has one, nothing is updated.
     """
@@ -112,7 +112,9 @@ def test_trajectories_mean_something():
     # Twice the same: the order in which operators run does not matter.
     assert len(set(ends.values())) >= len(ends) - 1
     clipped = by_name["clip-norm"]
-    norms = [np.linalg.norm(clipped.gradient(step, rank, 2)) for step in range(clipped.steps) for rank in range(2)]
+    norms = [
+        np.linalg.norm(clipped.gradient(step, rank, 2)) for step in range(clipped.steps) for rank in range(2)
+    ]
     assert min(norms) > 10 * clipped.options["clip_norm"]
     alone = trajectories.play(clipped, lambda step, place: clipped.gradient(step, 0, place))
     assert json.dumps(alone) != ends["clip-norm"]
@@ -154,9 +156,10 @@ WORDS = {
 @pytest.mark.parametrize("foreach", ["", ", foreach=False"])
 @pytest.mark.parametrize("scenario", errors.WRONG)
 def test_an_error_is_everyones(failures, scenario, foreach):
-    """The rank that finds an error raises it, the others say that one did; parameters, states and step counts are as before.
+    """The rank that finds an error raises it, the others say that one did; nothing has changed.
 
-    The error may lie in the second group: the first has not moved either. After it is put right, training goes on.
+    The error may lie in the second group: the first has not moved either. After it is put right, training
+    goes on.
     """
     for rank, (result, sabotage) in enumerate(zip(failures.of(scenario + foreach), errors.WRONG[scenario])):
         kind, words = WORDS[sabotage]
@@ -178,8 +181,15 @@ def test_a_closure_that_raises(failures):
 
 @pytest.mark.parametrize("difference", [*errors.DIFFERENT_MODELS, "requires_grad"])
 def test_different_models(failures, difference):
-    """Ranks with different models cannot be averaged. float16 is the same on both, but MPI cannot reduce it on the CPU."""
-    words = "cannot reduce float16" if difference == "float16" else "the ranks of the process group hold different parameters"
+    """Ranks with different models cannot be averaged.
+
+    Float16 is the same on both, but MPI cannot reduce it on the CPU.
+    """
+    words = (
+        "cannot reduce float16"
+        if difference == "float16"
+        else "the ranks of the process group hold different parameters"
+    )
     for rank, result in enumerate(failures.of(f"different {difference}")):
         for attempt in (result, result["second"]):
             assert attempt["raised"] == "RuntimeError", f"rank {rank}"

@@ -36,11 +36,11 @@ def copied(entry):
     return {key: value if key == "step" else values(value).tolist() for key, value in entry.items()}
 
 
-# --- reading ----------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
-@pytest.mark.parametrize("options, names", IN_USE, ids=lambda each: "+".join(each) or "plain")
+@pytest.mark.parametrize(("options", "names"), IN_USE, ids=lambda each: "+".join(each) or "plain")
 def test_only_what_is_in_use(options, names, dtype):
     param = parameter([1.0, 2.0], dtype)
     optimizer = dragon_optim.RMSprop([param], **options)
@@ -69,7 +69,7 @@ def test_it_is_a_mapping():
     optimizer, param = trained()
     assert isinstance(optimizer.state, Mapping)
     assert isinstance(optimizer.state[param], Mapping)
-    assert [key is param for key in optimizer.state.keys()] == [True]
+    assert [key is param for key in optimizer.state] == [True]
     assert [dict(entry) for entry in optimizer.state.values()] == [dict(optimizer.state[param])]
     assert "square_avg" in repr(optimizer.state)
 
@@ -111,7 +111,7 @@ def test_two_parameters_over_one_tensor_have_one_state():
     assert optimizer.state[twin]["square_avg"] is optimizer.state[param]["square_avg"]
 
 
-# --- assigning --------------------------------------------------------------------------------------------------
+# --- assigning ------------------------------------------------------------------------------------
 
 SOURCES = {
     "array": lambda array: array,
@@ -209,7 +209,7 @@ def test_two_entries_never_share_memory():
     assert values(optimizer.state[other]["square_avg"]).tolist() == [0.5] * 3
 
 
-# --- what is not ours -------------------------------------------------------------------------------------------
+# --- what is not ours -----------------------------------------------------------------------------
 
 
 def test_unknown_keys_are_kept():
@@ -234,7 +234,7 @@ def test_reading_an_unknown_key_makes_an_entry_as_in_pytorch():
     assert optimizer.state["history"] == {"loss": 1.0}
 
 
-# --- forgetting -------------------------------------------------------------------------------------------------
+# --- forgetting -----------------------------------------------------------------------------------
 
 
 def test_a_deleted_entry_starts_anew():
@@ -300,7 +300,7 @@ def test_setdefault_sets_where_there_is_nothing():
     assert copied(optimizer.state[param]) == {"step": 3, "square_avg": [1.0]}
 
 
-# --- tensors that somebody holds --------------------------------------------------------------------------------
+# --- tensors that somebody holds ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("forget", ["del", "clear", "drop-optimizer"])
@@ -332,10 +332,12 @@ def test_a_held_tensor_survives_even_several_optimizers():
     assert values(held).tolist() == [0.25] * 3
 
 
-# --- options that change what is in use -------------------------------------------------------------------------
+# --- options that change what is in use -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("key, value, name", [("momentum", 0.5, "momentum_buffer"), ("centered", True, "grad_avg")])
+@pytest.mark.parametrize(
+    ("key", "value", "name"), [("momentum", 0.5, "momentum_buffer"), ("centered", True, "grad_avg")]
+)
 def test_switched_on_in_the_middle_the_buffer_starts_at_zero(key, value, name):
     """PyTorch raises a KeyError there; schedulers that cycle the momentum need it."""
     optimizer, param = trained(alpha=0.75, eps=1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Parameter lists change, the workspace is cleared or made anew, in the middle of a training in a process group."""
+"""In a process group, parameter lists change and workspaces are cleared or made anew."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def main():
         for name, scenario in SCENARIOS.items():
             try:
                 result = scenario(meet.rank)
-            except Exception as error:  # the parent compares: this fails one test, not those of the scenarios after it
+            except (
+                Exception
+            ) as error:  # the parent compares: this fails one test, not those of the scenarios after it
                 result = [repr(error)]
             meet.report(name, result)
 

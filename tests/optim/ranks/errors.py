@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Something is wrong on a rank. Both must raise, nothing may have changed, and the next good step must work."""
+"""Something is wrong on a rank.
+
+Both must raise, nothing may have changed, and the next good step must work.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,10 @@ distributed = dragon.core.distributed
 
 
 class Meeting:
-    """Both ranks in one group. What is reported goes to a file of this rank: the output of two ranks would mix."""
+    """Both ranks in one group. What is reported goes to a file of this rank.
+
+    The output of two ranks would mix.
+    """
 
     def __init__(self):
         self.group = distributed.new_group([0, 1], backend="MPI")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Trainings of two ranks, and the one training without a process group that must give the same bits.
 
-MPI's mean of two numbers is `(a + b) * 0.5`, rounded once in their dtype, so that the parent can compute the means by itself.
+MPI's mean of two numbers is `(a + b) * 0.5`, rounded once in their dtype, so that the parent can compute the
+means by itself.
 """
 
 from __future__ import annotations
@@ -109,8 +110,8 @@ TRAJECTORIES = [
     Trajectory("momentum-centered-float32", ALL_OPTIONS),
     Trajectory("momentum-centered-float64", ALL_OPTIONS, dtypes=("float64",)),
     Trajectory("float32-and-float64", ALL_OPTIONS, dtypes=("float32", "float64")),
-    # The gradients of the ranks have norms well above the bound, and most of them differ in direction: clipping each
-    # rank's own before the mean would give other numbers.
+    # The gradients of the ranks have norms well above the bound, and most of them differ in direction:
+    # clipping each rank's own before the mean would give other numbers.
     Trajectory("clip-norm", dict(lr=0.1, momentum=0.5, clip_norm=0.5)),
     Trajectory("clip-value", dict(lr=0.1, clip_value=0.1)),
     Trajectory("groups", dict(lr=0.1, momentum=0.9), second_group=dict(lr=0.003, momentum=0, centered=True)),
@@ -128,7 +129,9 @@ TRAJECTORIES = [
     Trajectory("sums-each-its-own", ALL_OPTIONS, has=each_its_own, passes=2),
     Trajectory("sums-in-turns", ALL_OPTIONS, has=in_turns, passes=2),
     Trajectory("sums-late-on-rank-1", ALL_OPTIONS, has=late_on_rank_1, passes=2),
-    Trajectory("sums-growing-sets", ALL_OPTIONS, dtypes=("float32", "float64"), has=growing_sets, passes=2, steps=6),
+    Trajectory(
+        "sums-growing-sets", ALL_OPTIONS, dtypes=("float32", "float64"), has=growing_sets, passes=2, steps=6
+    ),
 ]
 TRAJECTORIES[7].options["foreach"] = False
 
@@ -138,8 +141,8 @@ ALONE = Trajectory("alone", ALL_OPTIONS)  # each rank for itself
 def play(trajectory: Trajectory, gradient, rank=None) -> list:
     """Train; return what there is in the end, a dict for each parameter.
 
-    `gradient(step, place)` is what `.grad` holds before a step. With a rank given, its gradients are summed up from backward passes
-    instead where the trajectory says so.
+    `gradient(step, place)` is what `.grad` holds before a step. With a rank given, its gradients are summed
+    up from backward passes instead where the trajectory says so.
     """
     params, optimizer = trajectory.make()
     for step in range(trajectory.steps):
@@ -170,7 +173,7 @@ def hexadecimal(tensor) -> str:
 
 def snapshot(optimizer, param) -> dict:
     """A parameter, its gradient and its states, to the bit, in a form that JSON can carry."""
-    state = optimizer.state[param] if param in optimizer.state else {}
+    state = optimizer.state.get(param, {})
     entry = {name: hexadecimal(state[name]) for name in STATES if name in state}
     entry["grad"] = None if param.grad is None else hexadecimal(param.grad)
     return dict(entry, param=hexadecimal(param), step=state.get("step", 0))
