@@ -8,6 +8,7 @@ The way of a step that was made before: a comparison of the groups with what was
 import operator
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
+import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hyper, parameters, plan
@@ -126,22 +127,28 @@ class Engine:
         self._params = [slot.param for slot in self._slots]
         self._waiting = [slot for slot in self._slots if not slot.joined]
         self._seen_trainable = []
-        if self._hyper.view.shape[0] != len(groups):
-            self._hyper.resize((len(groups), self._hyper.view.shape[1]))
+        rows = max(1, len(groups))  # Dragon has no size 0
+        if self._hyper.view.shape[0] != rows:
+            self._hyper.resize((rows, self._hyper.view.shape[1]))
 
     def _changed_rows(self, groups: Sequence[Group]) -> Dict[int, Tuple[Tuple[Any, ...], Tuple[float, ...]]]:
         """For each group whose values may have changed: the values, and what they are as numbers."""
         rows = {}
         for number, group in enumerate(groups):
             try:
-                values = (*[group[key] for key in self._keys], group.get("foreach"))
+                options = (group.get("foreach"), group.get("differentiable"))
+                values = (*[group[key] for key in self._keys], *options)
             except KeyError as error:
                 raise KeyError(f"param_groups[{number}] lacks {error}; set it") from None
             if number < len(self._seen_values) and hyper.is_unchanged(values, self._seen_values[number]):
                 continue
-            if values[-1] not in (None, True, False):
-                raise ValueError(f"Invalid foreach value: {values[-1]!r} (need None, True or False)")
-            if group.get("differentiable"):
+            foreach, differentiable = options
+            flag = isinstance(foreach, (bool, int, numpy.bool_)) and foreach in (0, 1)
+            if not flag and foreach is not None:
+                raise ValueError(
+                    f"Invalid foreach value: {parameters.printable(foreach)} (need None, True or False)"
+                )
+            if differentiable:
                 raise NotImplementedError(
                     "differentiable=True is not supported yet: the step is not recorded by Dragon's tape"
                 )
@@ -158,7 +165,7 @@ class Engine:
                 values, numbers = rows[number]
                 states, foreach = (
                     self._states(dict(zip(self._keys, numbers))),
-                    values[-1] is None or bool(values[-1]),
+                    values[-2] is None or bool(values[-2]),
                 )
             else:
                 states, foreach = self._plans[number].states, self._plans[number].foreach
@@ -227,6 +234,8 @@ class Engine:
         if key not in self._current:
             structure = (key, tuple((slot.index, slot.param.dtype) for slot in slots), self._structure())
             if structure not in self._graphs:
+                # Dtypes and devices may have changed since the parameters were taken.
+                parameters.check([slot.param for slot in slots], self.workspace, allow_non_leaf=True)
                 operators = make()
                 self._graphs[structure] = graphs.Graph(self.workspace, operators) if operators else None
             self._current[key] = self._graphs[structure]
@@ -266,13 +275,23 @@ class Engine:
 
     # The three things that an optimizer does.
 
-    def step(self, groups: Sequence[Group]) -> None:
-        """Update every parameter that has a gradient, or a sum in this round. All or nothing."""
+    def step(self, groups: Callable[[], Sequence[Group]], before: Callable[[], None]) -> None:
+        """Update every parameter that has a gradient, or a sum in this round. All or nothing.
+
+        `before` runs first (the closure): also what it raises on one rank must be heard by the others. It
+        may change the groups, so these are asked for afterwards.
+        """
+
+        def prepare() -> None:
+            self.guard("step()")
+            before()
+            self.prepare(groups(), "step()")
+
         process_group = collective.group()
         if process_group is not None:
-            summed = self._reduction.reduce(self, process_group, groups)
+            summed = self._reduction.reduce(self, process_group, prepare)
         else:
-            self.prepare(groups, "step()")
+            prepare()
             summed = self.round_open
         if summed:
             self.open_masked_round()
@@ -307,8 +326,6 @@ class Engine:
         fresh &= self.table.trainable.view
         if not fresh.any():
             return
-        if "sum_grad" not in self._current:
-            self._current.pop(("step", True), None)  # parameters are about to get their first sum
         self.run("sum_grad", slots, lambda: [plan.accumulate(self.table, slots)])
         self._summed_passes = tape.passes(self.workspace)
         self.round_open = bool(self.table.summed.view.any())

@@ -139,9 +139,7 @@ class Optimizer(stock.Optimizer):
 
     @state.setter
     def state(self, value: Any) -> None:
-        new = dict(value.items())
-        self._state.clear()
-        self._state.update(new)
+        self._state.replace(value)
 
     def add_param_group(self, param_group: Dict[str, Any]) -> None:
         """Add a group of parameters. If it raises, nothing was added.
@@ -215,12 +213,15 @@ class Optimizer(stock.Optimizer):
             raise NotImplementedError(
                 f"{type(self).__name__} names no operator: set operator_type, or override step()"
             )
-        self._engine.guard("step()")
         loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._engine.step(self.param_groups)
+
+        def evaluate() -> None:
+            nonlocal loss
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+
+        self._engine.step(lambda: self.param_groups, evaluate)
         return loss
 
     def sum_grad(self) -> None:
@@ -262,10 +263,10 @@ class Optimizer(stock.Optimizer):
             self._engine.end_round()
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__} ("]
+        text = f"{type(self).__name__} ("
         for number, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {number}")
-            lines += [
-                f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")
-            ]
-        return "\n".join(lines) + "\n)"
+            text += f"\nParameter Group {number}\n"
+            for key in sorted(group):
+                if key not in ("params", "param_names"):
+                    text += f"    {key}: {parameters.printable(group[key])}\n"
+        return text + ")"

@@ -20,6 +20,16 @@ def type_name(value: Any) -> str:
     )
 
 
+def printable(value: Any) -> Any:
+    """The value, or words for a tensor that Dragon cannot print without ending the process."""
+    if isinstance(value, Tensor):
+        try:
+            workspace.check_readable(value, type_name(value))
+        except RuntimeError as error:
+            return f"<{error}>"
+    return value
+
+
 def as_list(params: Any) -> List[Any]:
     """Return a group's parameters as a list; a single tensor is a list of one."""
     if isinstance(params, Tensor):
@@ -44,7 +54,8 @@ def split_names(params: Sequence[Any]) -> "tuple[List[Any], List[str]]":
         raise ValueError("all optimizer params should be with/without names. Some param names are missing")
     for each in params:
         if len(each) != 2 or not isinstance(each[0], str):
-            raise TypeError(f"a named parameter must be a pair (str, Tensor), but got {each!r:.100}")
+            got = ", ".join(type_name(part) for part in each)  # not repr(): Dragon dies of an empty tensor's
+            raise TypeError(f"a named parameter must be a pair (str, Tensor), but got ({got})")
     return [tensor for _, tensor in params], [name for name, _ in params]
 
 

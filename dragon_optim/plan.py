@@ -108,8 +108,8 @@ class Edges(NamedTuple):
         return self.operator("DragonOptimCheck", parts, positions=positions)
 
     def update(self, kind: str, part: Segment) -> Any:
-        """Return the operator that updates one segment."""
-        return self.operator(kind, [part], states=list(part.states))
+        """Return the operator that updates one segment. A check stands before it."""
+        return self.operator(kind, [part], states=list(part.states), checked=1)
 
 
 def accumulate(table: SlotTable, slots: Sequence[Slot]) -> Any:

@@ -7,7 +7,7 @@ whether it can go on.
 """
 
 import zlib
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence
 
 from dragon_optim import plan
 from dragon_optim._dragon import collective, graphs, names, workspace
@@ -27,7 +27,7 @@ class Reduction:
         self._layout: Any = None
         self._reduce_graphs: Dict[Any, graphs.Graph] = {}
 
-    def reduce(self, engine: "Engine", process_group: Any, groups: Sequence[Dict[str, Any]]) -> bool:
+    def reduce(self, engine: "Engine", process_group: Any, prepare: Callable[[], None]) -> bool:
         """Put the means in place of the gradients, or of the sums. Return whether the step goes from sums.
 
         Raises on all ranks if anything is wrong on one of them; nothing was changed then.
@@ -35,7 +35,7 @@ class Reduction:
         error = None
         summed = False
         try:
-            engine.prepare(groups, "step()")
+            prepare()
             summed = engine.round_open
             self._take_layout(engine)
             self._check_and_pack(engine, summed, engine.taking(summed))
@@ -62,13 +62,18 @@ class Reduction:
             )
         if not agreement.same_layout:
             raise RuntimeError(
-                "step(): the ranks of the process group hold different parameters (their number, shapes or "
-                "dtypes); give every rank the "
-                "same model. Nothing was changed."
+                "step(): the ranks of the process group hold different parameters (their number, shapes, "
+                "dtypes or requires_grad); give every rank the same model. Nothing was changed."
             )
 
     def _fingerprint(self) -> int:
-        layout = [(packing.dtype, [plan.numel(slot) for slot in packing.slots]) for packing in self._packings]
+        layout = [
+            (
+                packing.dtype,
+                [(tuple(slot.param.shape), bool(slot.param.requires_grad)) for slot in packing.slots],
+            )
+            for packing in self._packings
+        ]
         return zlib.crc32(repr(layout).encode()) & 0xFFFFF
 
     def _take_layout(self, engine: "Engine") -> None:

@@ -17,9 +17,10 @@ from dragon_optim._dragon.workspace import Workspace
 class Slot:
     """One parameter, its states, and what the user keeps beside them."""
 
-    __slots__ = ("extra", "grad_name", "index", "joined", "name", "param", "states", "sum")
+    __slots__ = ("extra", "grad_name", "index", "joined", "name", "param", "states", "sum", "workspace")
 
-    def __init__(self, param: Tensor, index: int) -> None:
+    def __init__(self, param: Tensor, index: int, workspace: Workspace) -> None:
+        self.workspace = workspace  # outlives the parameter: slots are cleared in alphabetical order
         self.param = param
         self.index = index
         self.name: str = param.id
@@ -43,7 +44,8 @@ class SlotTable:
         self.slots: List[Slot] = []
         # By id of Dragon's tensor object, which the parameter of the slot keeps alive.
         self._by_tensor: Dict[int, Slot] = {}
-        # Raised whenever a state was cleared: its parameter may have another dtype now.
+        # Raised whenever graphs have to be looked up anew: a state was cleared (its parameter may have
+        # another dtype now), or a sum was made (it is an edge from now on).
         self.revision = 0
         # Raised whenever a graph would write to a tensor that a slot no longer holds.
         self.generation = 0
@@ -65,7 +67,7 @@ class SlotTable:
         """Return the slot of a parameter, a new one if it has none."""
         slot = self.find(param)
         if slot is None:
-            slot = Slot(param, len(self.slots))
+            slot = Slot(param, len(self.slots), self.workspace)
             if slot.index >= self.steps.view.size:
                 for array in self.arrays():
                     array.resize(2 * (slot.index + 1))
@@ -82,6 +84,7 @@ class SlotTable:
     def sum(self, slot: Slot) -> Tensor:
         """Return the tensor that sum_grad() adds to."""
         if slot.sum is None:
+            self.revision += 1
             slot.sum = names.tensor_pool(self.workspace).new(slot.param.device)
         return slot.sum
 

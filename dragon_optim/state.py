@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, Sequence
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs
+from dragon_optim._dragon import graphs, workspace
 from dragon_optim.slots import Slot, SlotTable
 
 
@@ -36,21 +36,30 @@ class ParameterState(MutableMapping):
         return self._slot.extra[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key == "step":
-            self._table.steps.view[self._slot.index] = _as_step(value)
-        elif key in self._names:
-            self._assign(key, value)
-        else:
-            self._slot.extra[key] = value
+        self.put(key, self.checked(key, value))
 
-    def _assign(self, name: str, value: Any) -> None:
-        array = value.numpy() if isinstance(value, Tensor) else numpy.asarray(value)
+    def checked(self, key: str, value: Any) -> Any:
+        """Return what `put` takes for this value, a copy; or raise."""
+        if key == "step":
+            return _as_step(value)
+        if key not in self._names:
+            return value
+        array = _as_array(value, key)
         shape = tuple(self._slot.param.shape)
         if array.shape != shape:
-            raise ValueError(f"{name} must have the shape of its parameter, {shape}, but got {array.shape}")
+            raise ValueError(f"{key} must have the shape of its parameter, {shape}, but got {array.shape}")
         if array.dtype.kind not in "fiu":
-            raise TypeError(f"{name} must hold real numbers, but got dtype {array.dtype}")
-        graphs.tensor_from(array.astype(self._slot.arithmetic_dtype), self._table.state(self._slot, name))
+            raise TypeError(f"{key} must hold real numbers, but got dtype {array.dtype}")
+        return array.astype(self._slot.arithmetic_dtype)
+
+    def put(self, key: str, value: Any) -> None:
+        """Take over what `checked` returned. Cannot fail."""
+        if key == "step":
+            self._table.steps.view[self._slot.index] = value
+        elif key in self._names:
+            graphs.tensor_from(value, self._table.state(self._slot, key))
+        else:
+            self._slot.extra[key] = value
 
     def __delitem__(self, key: str) -> None:
         if key == "step" and "step" in self:
@@ -92,16 +101,61 @@ class OptimizerState(MutableMapping):
         return self._other.setdefault(key, {})  # PyTorch's state is a defaultdict
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        self._put(key, self._checked(key, value))
+
+    def _checked(self, key: Any, value: Any) -> Any:
+        # Copies: `value` may be the very entry that is cleared next, or hold its tensors.
+        slot = self._table.find(key)
+        if slot is None:
+            return value
+        if not isinstance(value, Mapping):
+            raise TypeError(f"the state of a parameter must be a mapping, but got {type(value).__name__}")
+        entry = self[key]
+        return {name: entry.checked(name, each) for name, each in value.items()}
+
+    def _put(self, key: Any, value: Any) -> None:
         slot = self._table.find(key)
         if slot is None:
             self._other[key] = value
             return
-        if not isinstance(value, Mapping):
-            raise TypeError(f"the state of a parameter must be a mapping, but got {type(value).__name__}")
-        # `value` may be the very entry that is cleared now, or hold its tensors.
-        copies = {name: _copy(each) if name in self._names else each for name, each in value.items()}
         self._table.clear(slot)
-        self[key].update(copies)
+        for name, each in value.items():
+            self[key].put(name, each)
+
+    def replace(self, value: Mapping) -> None:
+        """Take these entries and no others. Changes nothing if one of them is wrong."""
+        entries = [(key, self._checked(key, each)) for key, each in value.items()]
+        self.clear()
+        for key, each in entries:
+            self._put(key, each)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for slot in self._table.slots:
+            self._table.clear(slot)
+        self._other.clear()
+
+    # Reading an entry makes a view of it, and one of other keys: what a mapping inherits would ask for less.
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the entry, or the default where there is none."""
+        return self[key] if key in self else default  # noqa: SIM401  this is get
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return the entry; where there is none, set it first."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Forget an entry and return it: a dict that holds its tensors."""
+        if key not in self:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        entry = dict(self[key]) if self._table.find(key) is not None else self[key]
+        del self[key]
+        return entry
 
     def __delitem__(self, key: Any) -> None:
         if key not in self:
@@ -129,20 +183,24 @@ class OptimizerState(MutableMapping):
         return repr({key: self[key] for key in self})
 
 
-def _copy(value: Any) -> Any:
-    return value.numpy().copy() if isinstance(value, Tensor) and value._impl.size > 0 else value
+def _as_array(value: Any, key: str) -> numpy.ndarray:
+    if isinstance(value, Tensor):
+        workspace.check_readable(value, f"the tensor given as {key}")
+        value = value.numpy()
+    return numpy.asarray(value)
 
 
 def _as_step(value: Any) -> int:
-    if isinstance(value, (Tensor, numpy.ndarray)):
-        array = value.numpy() if isinstance(value, Tensor) else value
-        value = array.reshape(()).item()
+    if isinstance(value, (Tensor, numpy.ndarray, numpy.generic)):
+        value = _as_array(value, "step").reshape(()).item()
     if isinstance(value, float) and value.is_integer():  # PyTorch's tensor step is a float32
         value = int(value)
     try:
         step = operator.index(value)
     except TypeError as error:
         raise TypeError(f"step must be a whole number, but got {value!r}") from error
+    if step > 2**63 - 1:
+        raise OverflowError(f"Invalid step value: {step} (need step < 2**63)")
     if step < 0:
         raise ValueError(f"Invalid step value: {step} (need step >= 0)")
     return step

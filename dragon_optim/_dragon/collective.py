@@ -48,6 +48,11 @@ class Council:
             workspace, [all_reduce(process_group, self._ballot.name, Device("cpu"), "SUM")]
         )
 
+    @property
+    def is_alive(self) -> bool:
+        """False once the workspace was cleared."""
+        return self._ballot.is_alive
+
     def agree(self, failed: bool, fingerprint: int, summed: bool) -> Agreement:
         """Tell the others, hear them. `fingerprint` is below 2**20, so that all sums are exact."""
         self._ballot.view[:] = failed, fingerprint, fingerprint * fingerprint, summed
@@ -62,6 +67,6 @@ def council(workspace: Workspace, process_group: Any) -> Council:
     """The council of a process group in a workspace, made at its first meeting."""
     of_workspace: Dict[str, Council] = workspace.__dict__.setdefault("_dragon_optim_councils", {})
     key = str(process_group.arguments)
-    if key not in of_workspace:
+    if key not in of_workspace or not of_workspace[key].is_alive:
         of_workspace[key] = Council(workspace, process_group)
     return of_workspace[key]

@@ -65,12 +65,17 @@ class HostArray:
     @property
     def view(self) -> numpy.ndarray:
         """The values. After ``workspace.clear()`` the view dangles: then this raises."""
-        if self._impl.size != self._view.size:
+        if not self.is_alive:
             raise RuntimeError(
                 "the Dragon workspace of this optimizer was cleared, and its state with it: make the "
                 "parameters and the optimizer anew."
             )
         return self._view
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the workspace was cleared."""
+        return bool(self._impl.size == self._view.size)
 
     @property
     def name(self) -> str:

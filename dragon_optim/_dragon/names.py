@@ -25,6 +25,8 @@ from dragon.vm.torch.core.tensor import Tensor
 from dragon_optim._dragon import tape
 from dragon_optim._dragon.workspace import Workspace
 
+_POOL = "_dragon_optim_tensor_pool"
+_INSTALLED = "_dragon_optim"
 _RETIRED_NAMES = 16384
 _RETIRED_BYTES = 64 << 20
 
@@ -38,7 +40,7 @@ class TensorPool:
         self._made = 0
 
     def new(self, device: Device) -> Tensor:
-        """Return a tensor without memory."""
+        """Return a tensor without memory. It keeps the workspace alive."""
         workspace = self._workspace()
         assert workspace is not None
         if self._free:
@@ -46,13 +48,10 @@ class TensorPool:
         else:
             self._made += 1
             name = f"DragonOptim/Tensor_{self._made}"
-        return Tensor(device=device, impl=workspace.create_tensor(name), deleter=self)
+        return Tensor(device=device, impl=workspace.create_tensor(name), deleter=_Owner(self, workspace))
 
-    def release(self, name: str) -> None:
-        """Called by Dragon's ``Tensor.__del__``: the last reference to the tensor is gone."""
-        workspace = self._workspace()
-        if workspace is None:
-            return
+    def release(self, workspace: Workspace, name: str) -> None:
+        """The last reference to the tensor is gone."""
         workspace.get_tensor(name).Reset()
         self._free.append(name)
 
@@ -60,6 +59,19 @@ class TensorPool:
     def made(self) -> int:
         """How many names this pool has ever made: what a workspace keeps of dead optimizers."""
         return self._made
+
+
+class _Owner:
+    """What Dragon's ``Tensor.__del__`` calls; it reads the tensor's name in memory of the workspace."""
+
+    __slots__ = ("_pool", "_workspace")
+
+    def __init__(self, pool: TensorPool, workspace: Workspace) -> None:
+        self._pool = pool
+        self._workspace = workspace
+
+    def release(self, name: str) -> None:
+        self._pool.release(self._workspace, name)
 
 
 def unique_name(workspace: Workspace, what: str) -> str:
@@ -72,14 +84,11 @@ def gradient_name(parameter: Tensor) -> str:
     return parameter._impl.name + "_grad"
 
 
-_tensor_pools: "weakref.WeakKeyDictionary[Workspace, TensorPool]" = weakref.WeakKeyDictionary()
-
-
 def tensor_pool(workspace: Workspace) -> TensorPool:
-    """The one pool of a workspace."""
-    pool = _tensor_pools.get(workspace)
+    """The one pool of a workspace. It is the workspace's attribute: this module may be imported anew."""
+    pool = workspace.__dict__.get(_POOL)
     if pool is None:
-        pool = _tensor_pools[workspace] = TensorPool(workspace)
+        pool = workspace.__dict__[_POOL] = TensorPool(workspace)
     return pool
 
 
@@ -178,6 +187,7 @@ def _retire_ghosts(workspace: Workspace) -> None:
 
 def install(workspace: Workspace) -> None:
     """Keep gradients of dead tensors from new ones, from now on, in every workspace."""
-    if Workspace.HandlePool.release is not _release_or_retire:
+    if not hasattr(Workspace.HandlePool.release, _INSTALLED):
+        setattr(_release_or_retire, _INSTALLED, True)
         Workspace.HandlePool.release = _release_or_retire
     _retire_ghosts(workspace)

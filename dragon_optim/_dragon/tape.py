@@ -68,5 +68,6 @@ def _recorded_run_backward(
 
 def install() -> None:
     """Record from now on, in every workspace."""
-    if Workspace.run_backward is not _recorded_run_backward:
+    if not hasattr(Workspace.run_backward, _ATTRIBUTE):
+        setattr(_recorded_run_backward, _ATTRIBUTE, True)
         Workspace.run_backward = _recorded_run_backward

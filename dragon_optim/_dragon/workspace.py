@@ -41,15 +41,31 @@ def _owner_pool(tensor: Tensor) -> Optional[Any]:
 
 def check_tensor(tensor: Tensor, home: Workspace, what: str) -> None:
     """Raise unless `tensor` lives in `home` and has data. Touches its memory only when that is safe."""
-    pool = _owner_pool(tensor)
-    if pool is not None:
-        owner = pool._weak_parent()
-        if owner is None:
-            raise RuntimeError(f"{what} belongs to a Dragon workspace that is gone: make it anew.")
-        if owner is not home:
-            raise RuntimeError(f"{what} belongs to another Dragon workspace than the current one: {_REMEDY}.")
-    if home.get_tensor(tensor._impl.name) is not tensor._impl:
+    owner = _living_owner(tensor, what)
+    if (owner is not None and owner is not home) or home.get_tensor(tensor._impl.name) is not tensor._impl:
         raise RuntimeError(f"{what} belongs to another Dragon workspace than the current one: {_REMEDY}.")
+    _check_data(tensor, what)
+
+
+def check_readable(tensor: Tensor, what: str) -> None:
+    """Raise unless `tensor` has data, in whatever workspace: Dragon's ``numpy()`` would end the process."""
+    _living_owner(tensor, what)
+    _check_data(tensor, what)
+
+
+def _living_owner(tensor: Tensor, what: str) -> Optional[Workspace]:
+    if tensor._impl is None:
+        raise RuntimeError(f"{what} has no data: it is a Tensor() that was never filled.")
+    pool = _owner_pool(tensor)
+    if pool is None:
+        return None
+    owner = pool._weak_parent()
+    if owner is None:
+        raise RuntimeError(f"{what} belongs to a Dragon workspace that is gone: make it anew.")
+    return owner
+
+
+def _check_data(tensor: Tensor, what: str) -> None:
     if tensor._impl.size == 0:
         raise RuntimeError(
             f"{what} has no data: its workspace was cleared, or the tensor was reset. Make it anew."

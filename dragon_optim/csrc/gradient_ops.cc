@@ -36,7 +36,7 @@ class AccumulateOp final : public dragon::Operator<Context> {
 
   void RunOnDevice() override {
     const size_t size = slots_.size();
-    if (this->inputs_.size() != 1 + 2 * size || this->outputs_.size() != size + 1) {
+    if (!AllAtLeast(0, {slots_}) || this->inputs_.size() != 1 + 2 * size || this->outputs_.size() != size + 1) {
       throw std::invalid_argument("DragonOptimAccumulate: the inputs and outputs do not fit the arguments");
     }
     const int64_t* fresh = Flags(this->inputs_[0], num_slots_, this->type());

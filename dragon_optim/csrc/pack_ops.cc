@@ -92,9 +92,9 @@ class PackOp final : public dragon::Operator<Context> {
   void CheckEdges() {
     int64_t num_slots = 0;
     for (int64_t slot : slots_) num_slots = std::max(num_slots, slot + 1);
-    const bool fits = this->inputs_.size() == 1 + slots_.size() && this->outputs_.size() == 1 &&
-                      layout_.indices.size() == slots_.size() && IsInt64(this->inputs_[0]) &&
-                      Numel(*this->inputs_[0]) >= num_slots && HasData(*this->inputs_[0]);
+    const bool fits = AllAtLeast(0, {slots_}) && this->inputs_.size() == 1 + slots_.size() &&
+                      this->outputs_.size() == 1 && layout_.indices.size() == slots_.size() &&
+                      IsInt64(this->inputs_[0]) && Numel(*this->inputs_[0]) >= num_slots && HasData(*this->inputs_[0]);
     if (!fits) throw std::invalid_argument("DragonOptimPack: the edges do not fit the arguments");
     for (size_t i = 0; i < slots_.size(); ++i) {
       DType dtype;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// DragonOptimRMSprop: one update of a list of parameters. DragonOptimCheck has run before it in the same graph, so
-// nothing here can be wrong any more; the kernel does the arithmetic.
+// DragonOptimRMSprop: one update of a list of parameters; the kernel does the arithmetic. The argument `checked` says
+// that DragonOptimCheck has run before it in the same graph; without it the operator checks by itself.
 
 #include "dragon_optim/csrc/operators.h"
 #include "dragon_optim/csrc/segments.h"
@@ -55,14 +55,15 @@ template <class Context>
 class RMSpropOp final : public SegmentedOp<Context> {
  public:
   RMSpropOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
-      : SegmentedOp<Context>(def, ws), states_(Strings(def, "states")) {
-    for (const auto& name : states_) members_.push_back(Member(name));
+      : SegmentedOp<Context>(def, ws), checked_(Integer(def, "checked") != 0) {
+    for (const auto& name : Strings(def, "states")) members_.push_back(Member(name));
   }
 
   void RunOnDevice() override {
     this->CheckEdges();
+    CheckArguments();
+    if (!checked_) this->CheckSegments();
     const auto& segment = this->segments_[0];
-    CheckArguments(segment);
     const double* hyper = this->Hyper() + segment.group * kNumHyperFields;
     const int64_t* mask = this->Mask();
     int64_t* steps = this->MutableSteps();
@@ -88,9 +89,11 @@ class RMSpropOp final : public SegmentedOp<Context> {
   }
 
   // Only a graph written by hand can fail here.
-  void CheckArguments(const Segment& segment) const {
-    const bool row_exists = segment.group >= 0 && (segment.group + 1) * kNumHyperFields <= this->hyper_size_;
-    if (row_exists && static_cast<int64_t>(members_.size()) == segment.num_states) return;
+  void CheckArguments() const {
+    const auto& segment = this->segments_[0];
+    const bool row_exists = segment.group < this->hyper_size_ / kNumHyperFields;
+    const bool states_fit = static_cast<int64_t>(members_.size()) == segment.num_states;
+    if (this->segments_.size() == 1 && row_exists && states_fit) return;
     throw std::invalid_argument("DragonOptimRMSprop: the arguments of the operator do not fit each other");
   }
 
@@ -120,7 +123,7 @@ class RMSpropOp final : public SegmentedOp<Context> {
     }
   }
 
-  std::vector<std::string> states_;
+  bool checked_;  // DragonOptimCheck stands before it in the graph
   std::vector<StateMember> members_;
   std::vector<RMSpropTensor> tensors_;  // kept between runs: no allocation once warm
 };

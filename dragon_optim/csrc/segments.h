@@ -38,15 +38,18 @@ class SegmentedOp : public dragon::Operator<Context> {
   SegmentedOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
       : dragon::Operator<Context>(def, ws),
         slots_(Integers(def, "slots")),
+        positions_(Integers(def, "positions")),
         hyper_size_(Integer(def, "hyper_size")),
         summed_(Integer(def, "summed") != 0) {
     const auto groups = Integers(def, "groups");
     const auto sizes = Integers(def, "sizes");
     const auto num_states = Integers(def, "num_states");
     const auto dtypes = Integers(def, "dtypes");
+    valid_ = AllAtLeast(0, {groups, sizes, num_states, dtypes, slots_});
     int64_t first = 0, first_output = 0;
     for (size_t i = 0; i < std::min({groups.size(), sizes.size(), num_states.size(), dtypes.size()}); ++i) {
       segments_.push_back({groups[i], sizes[i], num_states[i], first, first_output, static_cast<DType>(dtypes[i])});
+      valid_ = valid_ && dtypes[i] <= static_cast<int64_t>(DType::kFloat64);
       first += sizes[i];
       first_output += sizes[i] * (1 + num_states[i]);
     }
@@ -80,7 +83,7 @@ class SegmentedOp : public dragon::Operator<Context> {
   // Throws unless the edges fit the arguments: a graph written by hand, or one whose workspace was cleared.
   void CheckEdges() {
     const auto tensors = static_cast<int64_t>(slots_.size());
-    if (static_cast<int64_t>(this->inputs_.size()) != kFirstGrad + tensors ||
+    if (!valid_ || static_cast<int64_t>(this->inputs_.size()) != kFirstGrad + tensors ||
         static_cast<int64_t>(this->outputs_.size()) != num_outputs_ + 1 || segments_.empty() ||
         segments_.back().first + segments_.back().size != tensors) {
       throw std::invalid_argument(this->type() + ": the inputs and outputs do not fit the arguments of the operator");
@@ -90,14 +93,78 @@ class SegmentedOp : public dragon::Operator<Context> {
     CheckControl(Steps(), IsInt64(Steps()), num_slots_, "step counts");
   }
 
+  // Throws if something is wrong with a parameter that takes part, its gradient or its states. Writes nothing.
+  void CheckSegments() {
+    const int64_t* mask = Mask();
+    int64_t missing_bytes = 0;
+    for (const auto& segment : segments_) {
+      for (int64_t i = 0; i < segment.size; ++i) {
+        if (!TakesPart(mask, segment, i)) continue;
+        CheckParam(segment, i);
+        CheckGrad(segment, i);
+        for (int64_t state = 0; state < segment.num_states; ++state) missing_bytes += CheckState(segment, state, i);
+      }
+    }
+    ProbeMemory(missing_bytes);
+  }
+
   std::vector<Segment> segments_;
   std::vector<int64_t> slots_;
+  std::vector<int64_t> positions_;  // of each parameter in its group, for messages
   int64_t hyper_size_;
   int64_t num_outputs_ = 0;
   int64_t num_slots_ = 0;
   bool summed_;
 
  private:
+  std::string Name(const Segment& segment, int64_t i) const {
+    const auto at = static_cast<size_t>(segment.first + i);
+    const auto position = at < positions_.size() ? positions_[at] : static_cast<int64_t>(at);
+    return "parameter " + std::to_string(position) + " of group " + std::to_string(segment.group);
+  }
+
+  void CheckParam(const Segment& segment, int64_t i) {
+    auto* param = Param(segment, i);
+    DType dtype;
+    if (!HasData(*param)) {
+      throw std::runtime_error(Name(segment, i) + " has no data: was its workspace cleared? Nothing was changed");
+    }
+    if (!FloatingDType(param, &dtype) || dtype != segment.dtype) {
+      throw std::runtime_error(Name(segment, i) + " is " + Describe(param) + " now, but was " +
+                               DTypeName(segment.dtype) +
+                               " when its state was made: make a new optimizer, or clear its state by "
+                               "`optimizer.state.clear()`. Nothing was changed");
+    }
+  }
+
+  void CheckGrad(const Segment& segment, int64_t i) {
+    auto* grad = Grad(segment, i);
+    auto* param = Param(segment, i);
+    DType dtype;
+    const bool fits = FloatingDType(grad, &dtype) && dtype == GradDType(segment);
+    if (fits && grad->dims() == param->dims()) return;
+    throw std::invalid_argument("the gradient of " + Name(segment, i) + " is " + Describe(grad) +
+                                ", but the parameter is " + Describe(param) +
+                                "; compute it anew by backward(), or clear it by zero_grad(set_to_none=True). "
+                                "Nothing was changed");
+  }
+
+  // The bytes that the state still needs.
+  int64_t CheckState(const Segment& segment, int64_t state, int64_t i) {
+    auto* tensor = State(segment, state, i);
+    auto* param = Param(segment, i);
+    const DType arithmetic = ArithmeticDType(segment.dtype);
+    if (!HasData(*tensor)) return Numel(*param) * ItemSize(arithmetic);
+    DType dtype;
+    const bool fits = FloatingDType(tensor, &dtype) && dtype == arithmetic;
+    if (fits && tensor->dims() == param->dims()) return 0;
+    throw std::invalid_argument("a state of " + Name(segment, i) + " is " + Describe(tensor) +
+                                ", but the parameter is " + Describe(param) +
+                                "; clear it by `del optimizer.state[parameter]`. Nothing was changed");
+  }
+
+  bool valid_ = false;  // whether the arguments can be meant
+
   void CheckControl(Tensor* tensor, bool type_fits, int64_t least, const char* what) {
     if (!type_fits || !HasData(*tensor) || Numel(*tensor) < least) {
       throw std::runtime_error(this->type() + ": the tensor of " + what + " is gone (" + Describe(tensor) +

@@ -107,4 +107,13 @@ int64_t Integer(const dragon::OperatorDef& def, const std::string& name) {
   return argument == nullptr ? 0 : argument->i();
 }
 
+bool AllAtLeast(int64_t least, std::initializer_list<std::vector<int64_t>> lists) {
+  for (const auto& list : lists) {
+    for (int64_t element : list) {
+      if (element < least) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace dragon_optim

@@ -71,6 +71,9 @@ std::vector<int64_t> Integers(const dragon::OperatorDef& def, const std::string&
 std::vector<std::string> Strings(const dragon::OperatorDef& def, const std::string& name);
 int64_t Integer(const dragon::OperatorDef& def, const std::string& name);
 
+// Whether no element of these lists is below `least`.
+bool AllAtLeast(int64_t least, std::initializer_list<std::vector<int64_t>> lists);
+
 }  // namespace dragon_optim
 
 #endif  // DRAGON_OPTIM_CSRC_TENSORS_H_
