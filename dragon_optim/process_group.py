@@ -7,7 +7,7 @@ whether it can go on.
 """
 
 import zlib
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple
 
 from dragon_optim import plan
 from dragon_optim._dragon import collective, graphs, names, workspace
@@ -49,8 +49,9 @@ class Reduction:
         if agreement.summed and not summed:
             # Others have sums, this rank has none in this round: it adds nothing.
             self._check_and_pack(engine, True, [])
-        self._all_reduce(engine, process_group)
-        self._unpack(engine, agreement.summed)
+        if self._packings:  # an optimizer may be left without parameters; all of them are then
+            self._all_reduce(engine, process_group)
+            self._unpack(engine, agreement.summed)
         return agreement.summed
 
     @staticmethod
@@ -102,6 +103,10 @@ class Reduction:
         self._reduce_graphs.clear()
         self._layout = layout
 
+    def _buffers(self) -> Tuple[str, ...]:
+        # A graph writes to the buffers it was made for: another layout has others.
+        return tuple(packing.buffer.id for packing in self._packings)
+
     def _listed(self, packing: plan.Packing, slots: Sequence[Slot]) -> List[Slot]:
         wanted = {slot.index for slot in slots}
         return [slot for slot in packing.slots if slot.index in wanted]
@@ -115,7 +120,7 @@ class Reduction:
             packs = [packing.pack(edges, self._listed(packing, slots)) for packing in self._packings]
             return (engine.check_operators(summed) if slots else []) + packs
 
-        engine.run(("pack", summed, len(slots)), slots, operators)
+        engine.run(("pack", summed, len(slots), self._buffers()), slots, operators)
 
     def _all_reduce(self, engine: "Engine", process_group: Any) -> None:
         key = str(process_group.arguments)
@@ -141,7 +146,7 @@ class Reduction:
         edges = engine.edges(summed)
         listed = [self._listed(packing, engine.taking(summed)) for packing in self._packings]
         engine.run(
-            ("unpack", summed),
+            ("unpack", summed, self._buffers()),
             engine.taking(summed),
             lambda: [packing.unpack(edges, each) for packing, each in zip(self._packings, listed)],
         )
