@@ -7,7 +7,9 @@ whether it can go on.
 """
 
 import zlib
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy
 
 from dragon_optim import plan
 from dragon_optim._dragon import collective, graphs, names, workspace
@@ -24,6 +26,10 @@ class Reduction:
 
     def __init__(self) -> None:
         self._packings: List[plan.Packing] = []
+        self._layout_crc = 0
+        # What the layout was made for, to see a change at a glance and then in full.
+        self._slots: Optional[Sequence[Slot]] = None
+        self._revision = -1
         self._layout: Any = None
         self._reduce_graphs: Dict[Any, graphs.Graph] = {}
 
@@ -68,21 +74,20 @@ class Reduction:
             )
 
     def _fingerprint(self) -> int:
-        layout = [
-            (
-                packing.dtype,
-                [(tuple(slot.param.shape), bool(slot.param.requires_grad)) for slot in packing.slots],
-            )
-            for packing in self._packings
-        ]
-        return zlib.crc32(repr(layout).encode()) & 0xFFFFF
+        """A number below 2**20 that tells one layout from another, and which parameters are frozen."""
+        flags = bytes(bool(slot.param.requires_grad) for packing in self._packings for slot in packing.slots)
+        return zlib.crc32(flags, self._layout_crc) & 0xFFFFF
 
     def _take_layout(self, engine: "Engine") -> None:
         """Lay out one buffer for each dtype, over all parameters of the optimizer in their order."""
         slots = engine.slots
-        layout = tuple((slot.index, slot.param.dtype) for slot in slots)
-        if layout == self._layout:
+        if slots is self._slots and engine.table.revision == self._revision:
             return
+        layout = [(slot.index, slot.param.dtype, tuple(slot.param.shape)) for slot in slots]
+        if layout == self._layout:
+            self._slots, self._revision = slots, engine.table.revision
+            return
+        self._layout = self._slots = None  # until it is taken over: it may be refused
         by_dtype: Dict[str, List[Slot]] = {}
         for slot in slots:
             by_dtype.setdefault(slot.param.dtype, []).append(slot)
@@ -101,7 +106,8 @@ class Reduction:
             for dtype, members in by_dtype.items()
         ]
         self._reduce_graphs.clear()
-        self._layout = layout
+        self._layout_crc = zlib.crc32(repr([each[1:] for each in layout]).encode())
+        self._layout, self._slots, self._revision = layout, slots, engine.table.revision
 
     def _buffers(self) -> Tuple[str, ...]:
         # A graph writes to the buffers it was made for: another layout has others.
@@ -155,5 +161,5 @@ class Reduction:
         present = []
         for packing in self._packings:
             flags = packing.buffer.numpy()[: len(packing.slots)]
-            present += [slot for slot, flag in zip(packing.slots, flags) if flag > 0]
+            present += [packing.slots[place] for place in numpy.flatnonzero(flags > 0)]
         return present

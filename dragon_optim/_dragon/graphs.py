@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Building a graph of operators, running it, and the small tensors that steer it."""
 
+import hashlib
 from typing import Any, Sequence
 
 import numpy
@@ -11,6 +12,8 @@ from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import names
 from dragon_optim._dragon.workspace import Workspace
+
+_KNOWN = "_dragon_optim_graphs"  # attribute of a workspace: digest of the operators -> name of their graph
 
 
 def operator(
@@ -32,17 +35,24 @@ def operator(
 class Graph:
     """A graph that a workspace keeps and can run again and again.
 
-    Dragon never frees a graph (about 1 KB for a parameter), so one is made when the structure of a step
-    changes, not in a step.
+    Dragon never frees a graph (2 to 4 KB for each parameter of an update), so one is made when the structure
+    of a step changes, not in a step. One that a dead optimizer left behind, of the same operators over the
+    same tensors, is used again.
     """
 
     def __init__(self, workspace: Workspace, operators: Sequence[Any]) -> None:
-        definition = dragon_pb2.GraphDef(name=names.unique_name(workspace, "Graph"))
-        for number, each in enumerate(operators):
-            definition.op.add().CopyFrom(each)
-            definition.op[number].name = f"{definition.name}/{number}"
+        definition = dragon_pb2.GraphDef()
+        definition.op.extend(operators)
+        digest = hashlib.sha256(definition.SerializeToString(deterministic=True)).digest()
+        known = workspace.__dict__.setdefault(_KNOWN, {})
+        # After workspace.clear() they are gone, and running one would end the process.
+        if known.get(digest) not in workspace._impl.graphs:
+            definition.name = names.unique_name(workspace, "Graph")
+            for number, each in enumerate(definition.op):
+                each.name = f"{definition.name}/{number}"
+            known[digest] = workspace.create_graph(definition)
         self._workspace = workspace
-        self._name = workspace.create_graph(definition)
+        self._name = known[digest]
 
     def run(self) -> None:
         """Run it. An operator that throws becomes a Python exception."""

@@ -15,9 +15,10 @@ beyond `_RETIRED_NAMES` the oldest are used again after all.
 """
 
 import collections
+import heapq
 import sys
 import weakref
-from typing import Any, Deque, List, Tuple
+from typing import Any, Deque, List
 
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
@@ -25,6 +26,7 @@ from dragon.vm.torch.core.tensor import Tensor
 from dragon_optim._dragon import tape
 from dragon_optim._dragon.workspace import Workspace
 
+_PREFIX = "optim_"  # with its number short enough for a C++ string that allocates nothing
 _POOL = "_dragon_optim_tensor_pool"
 _INSTALLED = "_dragon_optim"
 _RETIRED_NAMES = 16384
@@ -36,7 +38,7 @@ class TensorPool:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = weakref.ref(workspace)
-        self._free: List[str] = []
+        self._free: List[int] = []
         self._made = 0
 
     def new(self, device: Device) -> Tensor:
@@ -44,16 +46,18 @@ class TensorPool:
         workspace = self._workspace()
         assert workspace is not None
         if self._free:
-            name = self._free.pop()
+            # The smallest: an optimizer made anew gets the names of the dead one, and so its graphs.
+            number = heapq.heappop(self._free)
         else:
             self._made += 1
-            name = f"DragonOptim/Tensor_{self._made}"
+            number = self._made
+        name = f"{_PREFIX}{number}"
         return Tensor(device=device, impl=workspace.create_tensor(name), deleter=_Owner(self, workspace))
 
     def release(self, workspace: Workspace, name: str) -> None:
         """The last reference to the tensor is gone."""
         workspace.get_tensor(name).Reset()
-        self._free.append(name)
+        heapq.heappush(self._free, int(name[len(_PREFIX) :]))
 
     @property
     def made(self) -> int:
@@ -97,13 +101,14 @@ class _RetiredNames:
 
     def __init__(self) -> None:
         self._names: Deque[str] = collections.deque()  # the oldest first
-        self._full: Deque[Tuple[str, int]] = collections.deque()  # those with memory still: (name, bytes)
+        # Those with memory still, and its bytes.
+        self._full: collections.OrderedDict[str, int] = collections.OrderedDict()
         self._bytes = 0
 
     def retire(self, workspace: Workspace, name: str) -> None:
         size = sum(tensor.nbytes for tensor in _dead_tensors(workspace, name))
         self._names.append(name)
-        self._full.append((name, size))
+        self._full[name] = size
         self._bytes += size
         self._give_memory_back(workspace)
         if len(self._names) > _RETIRED_NAMES:
@@ -113,17 +118,16 @@ class _RetiredNames:
         for _ in range(len(self._full)):
             if self._bytes <= _RETIRED_BYTES:
                 return
-            name, size = self._full.popleft()
+            name, size = self._full.popitem(last=False)
             if _reset_unless_held(workspace, name):
                 self._bytes -= size
             else:
-                self._full.append((name, size))
+                self._full[name] = size
 
     def _use_oldest_again(self, workspace: Workspace) -> None:
         name = self._names.popleft()
         if _reset_unless_held(workspace, name):
-            self._bytes -= sum(size for full, size in self._full if full == name)
-            self._full = collections.deque(each for each in self._full if each[0] != name)
+            self._bytes -= self._full.pop(name, 0)
             _release(workspace._handle_pool, name)
         else:
             self._names.append(name)
