@@ -10,7 +10,7 @@ own. The last holder of such a tensor gives its memory back.
 *A name under which a gradient was ever stored* does not go back to Dragon's pool: it is retired. Clearing
 the gradient instead would leave an empty tensor, at which stock ``zero_grad()`` ends the process. The
 memory of retired tensors is given back beyond `_RETIRED_BYTES`, the oldest first: a numpy view of a dead
-gradient lives on for a while, as it does in stock Dragon. A retired name costs about half a kilobyte;
+gradient lives on for a while, as it does in stock Dragon. A retired name costs about a kilobyte;
 beyond `_RETIRED_NAMES` the oldest are used again after all.
 """
 
