@@ -7,71 +7,22 @@ counted.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import os
 
 import dragon
 import numpy as np
 import pytest
-from dragon.core.autograph import op_lib
-from dragon.core.framework import workspace
 from dragon.vm import torch
-from dragon.vm.torch.core.autograd import function
 
 import dragon_optim
-from dragon_optim._dragon import names
-from tests.optim import feed_gradient, make_parameter
+from tests.optim import feed_gradient
+from tests.optim.memory import MEGABYTE, fed, kept, ones, process_memory
 
-# What goes wrong in a destructor can only be warned of.
-pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-
-MEGABYTE = 1 << 20
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.fixture(autouse=True)
-def ws():
-    """A workspace of its own for each test: what other tests left behind is not counted."""
-    with dragon.Workspace().as_default():
-        yield workspace.get_workspace()
-
-
-@pytest.fixture
-def no_collector():
-    """Without Python's collector, what is freed is freed at the last reference."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-def process_memory() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * PAGE
-
-
-def kept(ws) -> dict:
-    """Everything that Dragon keeps and could keep more of."""
-    executors = (function.OpExec, op_lib.OpExec)
-    return {
-        "allocated": ws.memory_allocated(),
-        "graphs": list(ws._impl.graphs),
-        "operators": sum(
-            len(op._config_cache) for each in executors for op in each._created_instances.values()
-        ),
-        "names": names.tensor_pool(ws).made,
-    }
-
-
-def ones(*shape):
-    return make_parameter(np.ones(shape, "float32"))
-
-
-def fed(*shape):
-    param = ones(*shape)
-    feed_gradient(param, np.ones(shape, "float32"))
-    return param
+pytestmark = [
+    pytest.mark.usefixtures("ws"),
+    # What goes wrong in a destructor can only be warned of.
+    pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 # --- what an optimizer holds ----------------------------------------------------------------------
@@ -333,112 +284,3 @@ def test_workspaces_come_and_go():
         one()
     gc.collect()
     assert process_memory() - resident < 4 * MEGABYTE  # each holds 4 MB
-
-
-# --- leaves come and go ---------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def limits(monkeypatch, retired_names, retired_bytes):
-    with monkeypatch.context() as patch:
-        patch.setattr(names, "_RETIRED_NAMES", retired_names)
-        patch.setattr(names, "_RETIRED_BYTES", retired_bytes)
-        yield
-
-
-def with_gradient(size):
-    param = ones(size)
-    param.sum().backward()
-    return param
-
-
-def bookkeeping(ws) -> int:
-    """How many names are on the lists of the retired."""
-    return sum(len(each) for each in vars(names._retired[ws]).values() if hasattr(each, "__len__"))
-
-
-def test_gradient_of_a_dead_leaf_is_given_back(ws, monkeypatch):
-    """The memory of dead leaves and their gradients is bounded, be they many small or few large ones."""
-    with limits(monkeypatch, 1000, 100_000):
-        for size, count in ((1000, 500), (1 << 18, 6)):
-            before = ws.memory_allocated()
-            for _ in range(count):
-                with_gradient(size)
-            # At most the limit, and the last one.
-            assert ws.memory_allocated() - before <= 100_000 + 2 * 4 * size + 1024
-
-
-def test_leaves_made_anew_in_every_step(ws, monkeypatch):
-    """Inputs that want a gradient, as for an adversarial example.
-
-    A new leaf in each step, 64 KB with its gradient.
-    """
-    weight = ones(1 << 13)
-    optimizer = dragon_optim.RMSprop([weight])
-
-    def step():
-        (ones(1 << 13) * weight).sum().backward()
-        optimizer.step()
-
-    with limits(monkeypatch, 100, MEGABYTE):
-        for _ in range(200):
-            step()
-        before, resident = kept(ws), process_memory()
-        for _ in range(2000):
-            step()
-        after = kept(ws)
-        assert dict(after, allocated=None) == dict(before, allocated=None)
-        assert after["allocated"] < MEGABYTE + 8 * weight._impl.nbytes  # the limit, and what lives now
-        assert process_memory() - resident < 2 * MEGABYTE
-        assert bookkeeping(ws) <= 2 * 100
-
-
-def test_names_are_used_again_beyond_the_limit(ws, monkeypatch):
-    """Few names, and no ghosts.
-
-    A new leaf has no gradient before its own backward pass, whoever bore its name.
-    """
-    seen = set()
-    with limits(monkeypatch, 3, MEGABYTE):
-        for _ in range(50):
-            param = ones(4)
-            assert param.grad is None
-            seen.add(param.id)
-            param.sum().backward()
-            del param
-        assert bookkeeping(ws) <= 2 * 3
-    assert len(seen) <= 5
-
-
-def test_tiny_gradients_leave_the_lists(ws, monkeypatch):
-    """Their bytes never reach the limit: the lists of names must not grow without it."""
-    with limits(monkeypatch, 20, 1 << 30):
-        for _ in range(300):
-            with_gradient(1)
-        assert bookkeeping(ws) <= 2 * 20
-
-
-def test_living_gradient_is_not_taken_for_a_dead_one(monkeypatch):
-    """A living parameter may bear a name that was retired, and used again, long ago.
-
-    Its gradient is its own.
-    """
-    with limits(monkeypatch, 2, 100):
-        for _ in range(3):
-            with_gradient(4)
-        living = with_gradient(4)
-        optimizer = dragon_optim.RMSprop([living])
-        for _ in range(10):
-            with_gradient(4)
-        assert living.grad is not None
-        assert living.grad.numpy().tolist() == [1] * 4
-        optimizer.step()
-        assert living in optimizer.state
-
-
-def test_held_gradient_of_a_dead_leaf(monkeypatch):
-    """Whoever still holds `.grad` can read it: memory is taken only from what nobody holds."""
-    with limits(monkeypatch, 2, 100):
-        gradients = [with_gradient(100).grad for _ in range(10)]
-        for gradient in gradients:
-            assert gradient.numpy().tolist() == [1] * 100

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Surroundings that tests of memory need."""
+
+from __future__ import annotations
+
+import gc
+
+import dragon
+import pytest
+from dragon.core.framework import workspace
+
+
+@pytest.fixture
+def ws():
+    """A workspace of its own for each test: what other tests left behind is not counted."""
+    with dragon.Workspace().as_default():
+        yield workspace.get_workspace()
+
+
+@pytest.fixture
+def no_collector():
+    """Without Python's collector, what is freed is freed at the last reference."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
