@@ -6,7 +6,7 @@ The way of a step that was made before: a comparison of the groups with what was
 """
 
 import operator
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
@@ -17,6 +17,15 @@ from dragon_optim.process_group import Reduction
 from dragon_optim.slots import Slot, SlotTable
 
 Group = Dict[str, Any]
+
+
+class _Row(NamedTuple):
+    """The hyper-parameters of one group."""
+
+    values: Tuple[Any, ...]  # as the user wrote them
+    numbers: Tuple[float, ...]  # as the operator reads them
+    states: Tuple[str, ...]
+    foreach: bool
 
 
 class Engine:
@@ -50,6 +59,7 @@ class Engine:
         self._plans: List[plan.GroupPlan] = []
         self._seen_params: List[Tuple[Tensor, ...]] = []
         self._seen_values: List[Tuple[Any, ...]] = []
+        self._group_slots: List[Tuple[Slot, ...]] = []  # one for each occurrence of a parameter
         self._params: List[Tensor] = []  # of all groups, each once
         self._slots: List[Slot] = []  # theirs
         self._waiting: List[Slot] = []  # those whose gradient never existed yet
@@ -81,7 +91,7 @@ class Engine:
         if changed:
             self._take_params(groups)
         if changed or rows:
-            self._take_rows(groups, rows)
+            self._take_rows(rows)
         self._write_trainable()
 
     def _params_changed(self, groups: Sequence[Group]) -> bool:
@@ -118,12 +128,8 @@ class Engine:
             if type(group["params"]) is not list:
                 group["params"] = list(group["params"])
         self._seen_params = [tuple(group["params"]) for group in groups]
-        slots = {}
-        for params in self._seen_params:
-            for param in params:
-                slot = self.table.add(param)
-                slots[slot.index] = slot
-        self._slots = list(slots.values())
+        self._group_slots = [tuple(map(self.table.add, params)) for params in self._seen_params]
+        self._slots = list({slot.index: slot for slots in self._group_slots for slot in slots}.values())
         self._params = [slot.param for slot in self._slots]
         self._waiting = [slot for slot in self._slots if not slot.joined]
         self._seen_trainable = []
@@ -131,8 +137,8 @@ class Engine:
         if self._hyper.view.shape[0] != rows:
             self._hyper.resize((rows, self._hyper.view.shape[1]))
 
-    def _changed_rows(self, groups: Sequence[Group]) -> Dict[int, Tuple[Tuple[Any, ...], Tuple[float, ...]]]:
-        """For each group whose values may have changed: the values, and what they are as numbers."""
+    def _changed_rows(self, groups: Sequence[Group]) -> Dict[int, _Row]:
+        """For each group whose values may have changed: what they are now."""
         rows = {}
         for number, group in enumerate(groups):
             try:
@@ -152,32 +158,23 @@ class Engine:
                 raise NotImplementedError(
                     "differentiable=True is not supported yet: the step is not recorded by Dragon's tape"
                 )
-            rows[number] = (values, hyper.row(self._fields, group))
+            numbers = hyper.row(self._fields, group)
+            states = self._states(dict(zip(self._keys, numbers)))
+            rows[number] = _Row(values, numbers, states, foreach is None or bool(foreach))
         return rows
 
-    def _take_rows(self, groups: Sequence[Group], rows: Dict[int, Any]) -> None:
-        plans = []
-        for number in range(len(groups)):
-            slots = tuple(
-                slot for slot in map(self.table.find, self._seen_params[number]) if slot is not None
-            )
-            if number in rows:
-                values, numbers = rows[number]
-                states, foreach = (
-                    self._states(dict(zip(self._keys, numbers))),
-                    values[-2] is None or bool(values[-2]),
-                )
-            else:
-                states, foreach = self._plans[number].states, self._plans[number].foreach
-            plans.append(plan.GroupPlan(slots, states, foreach))
-        for number, (_, numbers) in rows.items():
-            self._hyper.view[number, : len(numbers)] = numbers
-        seen = self._seen_values[: len(groups)]
-        self._seen_values = [
-            rows[number][0] if number in rows else seen[number] for number in range(len(groups))
-        ]
-        if plans != self._plans:
-            self._plans = plans
+    def _take_rows(self, rows: Dict[int, _Row]) -> None:
+        count = len(self._seen_params)
+        old_plans, old_values = self._plans, self._seen_values
+        self._plans, self._seen_values = [], []
+        for number in range(count):
+            row = rows.get(number)
+            source = old_plans[number] if row is None else row
+            self._plans.append(plan.GroupPlan(self._group_slots[number], source.states, source.foreach))
+            self._seen_values.append(old_values[number] if row is None else row.values)
+            if row is not None:
+                self._hyper.view[number, : len(row.numbers)] = row.numbers
+        if self._plans != old_plans:
             self._current.clear()
 
     def _write_trainable(self) -> None:
@@ -219,10 +216,13 @@ class Engine:
         """What the operators of an update share."""
         return plan.Edges(self.table, self._hyper, summed)
 
-    def run(self, key: Any, slots: Sequence[Slot], make: Callable[[], Sequence[Any]]) -> None:
-        """Run the graph of `key` over `slots`.
+    def run(
+        self, key: Any, get_slots: Callable[[], Sequence[Slot]], make: Callable[[], Sequence[Any]]
+    ) -> None:
+        """Run the graph of `key` over some slots.
 
-        When a structure is met first, `make` gives the operators; it may give none.
+        They are asked for when anything has changed. When a structure is met first, `make` gives the
+        operators; it may give none.
         """
         if self._generation != self.table.generation:
             self._generation = self.table.generation
@@ -232,6 +232,7 @@ class Engine:
             self._revision = self.table.revision
             self._current.clear()
         if key not in self._current:
+            slots = get_slots()
             structure = (key, tuple((slot.index, slot.param.dtype) for slot in slots), self._structure())
             if structure not in self._graphs:
                 # Dtypes and devices may have changed since the parameters were taken.
@@ -295,7 +296,7 @@ class Engine:
             summed = self.round_open
         if summed:
             self.open_masked_round()
-        self.run(("step", summed), self.taking(summed), lambda: self._step_operators(summed))
+        self.run(("step", summed), lambda: self.taking(summed), lambda: self._step_operators(summed))
         if summed:
             self.end_round()
 
@@ -326,13 +327,17 @@ class Engine:
         fresh &= self.table.trainable.view
         if not fresh.any():
             return
-        self.run("sum_grad", slots, lambda: [plan.accumulate(self.table, slots)])
+        self.run("sum_grad", lambda: slots, lambda: [plan.accumulate(self.table, slots)])
         self._summed_passes = tape.passes(self.workspace)
         self.round_open = bool(self.table.summed.view.any())
 
     def zero_grad(self, groups: Sequence[Group], set_to_none: bool) -> None:
         """Fill the gradients with zeros, or take them away."""
         self.prepare(groups, "zero_grad()")
-        slots = self.taking(summed=False)
         self._zero_mode.view[0] = bool(set_to_none)
-        self.run("zero_grad", slots, lambda: [plan.zero_grad(self._zero_mode, slots)] if slots else [])
+
+        def operators() -> List[Any]:
+            slots = self.taking(summed=False)
+            return [plan.zero_grad(self._zero_mode, slots)] if slots else []
+
+        self.run("zero_grad", lambda: self.taking(summed=False), operators)

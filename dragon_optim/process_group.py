@@ -126,7 +126,7 @@ class Reduction:
             packs = [packing.pack(edges, self._listed(packing, slots)) for packing in self._packings]
             return (engine.check_operators(summed) if slots else []) + packs
 
-        engine.run(("pack", summed, len(slots), self._buffers()), slots, operators)
+        engine.run(("pack", summed, len(slots), self._buffers()), lambda: slots, operators)
 
     def _all_reduce(self, engine: "Engine", process_group: Any) -> None:
         key = str(process_group.arguments)
@@ -153,7 +153,7 @@ class Reduction:
         listed = [self._listed(packing, engine.taking(summed)) for packing in self._packings]
         engine.run(
             ("unpack", summed, self._buffers()),
-            engine.taking(summed),
+            lambda: engine.taking(summed),
             lambda: [packing.unpack(edges, each) for packing, each in zip(self._packings, listed)],
         )
 
