@@ -48,13 +48,13 @@ format: $(STAMPS)/lint
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . && $(BIN)/clang-format -i $$(sh scripts/cxx_files.sh)
 
 bench: compiler build
-	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks; else $(SAY) 'there is no benchmarks/ folder yet'; fi
+	@$(BIN)/python -m benchmarks
 
 docs: compiler build $(STAMPS)/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@$(SAY) 'docs/_build/html/index.html'
 
-build: $(BUILT) $(STAMPS)/install
+build: compiler $(BUILT) $(STAMPS)/install
 
 clean:
 	rm -rf $(VENV) build dist out docs/_build dragon_optim/_lib ./*.egg-info .pytest_cache .mypy_cache .ruff_cache

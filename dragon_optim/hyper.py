@@ -69,14 +69,7 @@ _IMMUTABLE = (float, int, bool, type(None))
 
 def row(fields: Sequence[Field], group: Dict[str, Any]) -> Tuple[float, ...]:
     """Return the numbers of a group in the order of `fields`, or raise for the first that is wrong."""
-    return tuple(field.check(_get(group, field.key)) for field in fields)
-
-
-def _get(group: Dict[str, Any], key: str) -> Any:
-    try:
-        return group[key]
-    except KeyError:
-        raise KeyError(f"a parameter group lacks {key!r}; set group[{key!r}]") from None
+    return tuple(field.check(group[field.key]) for field in fields)
 
 
 def is_unchanged(values: Sequence[Any], seen: Sequence[Any]) -> bool:

@@ -55,12 +55,10 @@ class Optimizer(stock.Optimizer):
     RuntimeError
         If a parameter belongs to another workspace than the current one, or to a dead one.
 
-    Notes
-    -----
-    *Differences from stock Dragon*: gradients are not modified (in a process group they
-    become their mean over the ranks); no gradient of a dead tensor is ever used;
-    what ends the process there raises an exception here. The class derives from
-    ``dragon.vm.torch.optim.Optimizer`` for ``isinstance`` alone.
+    Notes ----- *Differences from stock Dragon*: gradients are not modified (in a process group they become
+    their mean over the ranks); no gradient of a dead tensor is ever used; what ends the process there
+    raises an exception here. The class derives from ``dragon.vm.torch.optim.Optimizer`` for ``isinstance``
+    alone.
     """
 
     operator_type: Optional[str] = None
@@ -85,6 +83,7 @@ class Optimizer(stock.Optimizer):
         clip_norm: float = 0,
         clip_value: float = 0,
     ) -> None:
+        """See the class."""
         if isinstance(params, Tensor):
             raise TypeError(
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
@@ -156,7 +155,7 @@ class Optimizer(stock.Optimizer):
             As the constructor.
         """
         if not isinstance(param_group, dict):
-            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+            raise TypeError(f"param_group must be a dict, but got {parameters.type_name(param_group)}")
         if "params" not in param_group:
             raise KeyError("param_group must have the key 'params'")
         self._engine.guard("add_param_group()")
@@ -178,9 +177,8 @@ class Optimizer(stock.Optimizer):
     def _check_names(self, group: Dict[str, Any]) -> None:
         if self.param_groups and bool("param_names" in group) != bool("param_names" in self.param_groups[0]):
             raise ValueError(
-                "all optimizer param groups should be with/without names. Give names to all parameters or "
-                "to none: pass "
-                "model.named_parameters(), or model.parameters()."
+                "all optimizer param groups should be with/without names. Give names to all parameters or to "
+                "none: pass model.named_parameters(), or model.parameters()."
             )
 
     def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:
@@ -261,6 +259,12 @@ class Optimizer(stock.Optimizer):
         self._engine.zero_grad(self.param_groups, set_to_none)
         if drop_sums:
             self._engine.end_round()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be copied or pickled yet, since Dragon's tensors cannot: take "
+            "param_groups and the arrays of state by hand (documentation, Getting started)."
+        )
 
     def __repr__(self) -> str:
         text = f"{type(self).__name__} ("

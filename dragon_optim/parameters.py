@@ -5,7 +5,7 @@ from typing import Any, Dict, Iterable, List, Sequence
 
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import workspace
+from dragon_optim._dragon import tensors, workspace
 from dragon_optim._warnings import warn
 
 _DTYPES = ("float16", "float32", "float64")
@@ -37,11 +37,11 @@ def as_list(params: Any) -> List[Any]:
     if isinstance(params, (set, frozenset)):
         raise TypeError(
             "optimizer parameters need to be organized in ordered collections, but the ordering of tensors "
-            "in sets will change between "
-            "runs. Please use a list instead."
+            "in sets will change between runs. Please use a list instead."
         )
     if isinstance(params, (str, bytes, dict)) or not isinstance(params, Iterable):
-        raise TypeError(f"a group's params must be an iterable of Tensors, but got {type_name(params)}")
+        remedy = ": pass its parameters()" if hasattr(params, "parameters") else ""
+        raise TypeError(f"params must be an iterable of Tensors, but got {type_name(params)}{remedy}")
     return list(params)
 
 
@@ -74,14 +74,12 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
         if param.dtype not in _DTYPES:
             raise TypeError(
                 f"parameter {position} is {param.dtype}, but only {', '.join(_DTYPES)} can be optimized: "
-                "convert it, "
-                "or leave it out of the group."
+                "convert it, or leave it out of the group."
             )
         if param.device.type != "cpu":
             raise RuntimeError(
                 f"parameter {position} is on {param.device}, for which this dragon_optim was not built: "
-                "move the model by "
-                "`model.cpu()`."
+                "move the model by `model.cpu()`."
             )
 
 
@@ -95,14 +93,13 @@ def check_duplicates(groups: Sequence[Sequence[Tensor]]) -> None:
     repeated = False
     for number, params in enumerate(groups):
         for param in params:
-            first = owner.setdefault(id(param._impl), number)
+            first = owner.setdefault(tensors.identity(param), number)
             if first != number:
                 raise ValueError(
                     "some parameters appear in more than one parameter group (one of shape "
-                    f"{tuple(param.shape)} in groups {first} and "
-                    f"{number})"
+                    f"{tuple(param.shape)} in groups {first} and {number})"
                 )
-        repeated = repeated or len({id(param._impl) for param in params}) < len(params)
+        repeated = repeated or len({tensors.identity(param) for param in params}) < len(params)
     if repeated:
         warn(
             "optimizer contains a parameter group with duplicate parameters; in future, this will cause an "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 import numpy
 
 from dragon_optim import plan
-from dragon_optim._dragon import collective, graphs, names, workspace
+from dragon_optim._dragon import collective, graphs, names, tensors, workspace
 from dragon_optim.slots import Slot
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Reduction:
                 engine.table.sum(slot)
                 engine.table.summed.view[slot.index] = 1
             elif not slot.joined:
-                engine.workspace.create_tensor(slot.grad_name)
+                tensors.create(engine.workspace, slot.grad_name)
         engine.join([slot for slot in somewhere if not (summed or slot.joined)])
         if not somewhere:
             return

@@ -4,10 +4,16 @@
 from typing import Any, Dict, Optional, Tuple
 
 from dragon_optim._warnings import warn
+from dragon_optim.groups import NOT_DIFFERENTIABLE
 from dragon_optim.hyper import Flag, Number
 from dragon_optim.optimizer import Optimizer, Params
 
-_UNSET: Any = object()
+
+class _Default(float):
+    """A default that can be told from the same value given by the user, and prints like it."""
+
+
+_GRAD_SCALE = _Default(1)
 
 
 class RMSprop(Optimizer):
@@ -39,7 +45,7 @@ class RMSprop(Optimizer):
     eps : float, optional, default=1e-8
         Added to the denominator, outside of the root. Range: ``>= 0``.
     weight_decay : float, optional, default=0
-        L2 penalty :math:`\lambda`, added to the gradient. Range: ``>= 0``.
+        L2 penalty :math:`\lambda`, added to the gradient (but see `decoupled_weight_decay`). Range: ``>= 0``.
     momentum : float, optional, default=0
         Momentum :math:`\mu`. With 0 there is no buffer for it. Range: ``>= 0``.
     centered : bool, optional, default=False
@@ -52,8 +58,6 @@ class RMSprop(Optimizer):
         Not supported yet: True raises NotImplementedError.
     grad_scale : float, optional, default=1
         Every gradient is multiplied by it first. Any number but NaN.
-    scale : float, optional
-        Dragon's older name of `grad_scale`.
     clip_norm : float, optional, default=0
         The largest L2 norm of a gradient, each tensor on its own, after `grad_scale`; 0 is off.
         Range: ``>= 0``.
@@ -61,8 +65,7 @@ class RMSprop(Optimizer):
         The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``. Ignored where
         `clip_norm` is on.
     lr_in_momentum : bool, optional, default=False
-        The formula of TensorFlow and of Dragon from July 2020 to
-        December 2021:
+        The formula of TensorFlow, and of Dragon from July 2020 to December 2021:
         :math:`b \leftarrow \mu b + \gamma g / (\sqrt{\tilde v} + \epsilon)`, :math:`p \leftarrow p - b`.
         Differs when the learning rate changes.
     eps_inside_sqrt : bool, optional, default=False
@@ -72,6 +75,8 @@ class RMSprop(Optimizer):
         the gradient.
     initial_square_avg : float, optional, default=0.0
         What :math:`v` starts at; TensorFlow starts at 1. Range: ``>= 0``.
+    scale : float, optional, default=None
+        Dragon's older name of `grad_scale`.
 
     Raises
     ------
@@ -162,21 +167,24 @@ class RMSprop(Optimizer):
         foreach: Optional[bool] = None,
         maximize: bool = False,
         differentiable: bool = False,
-        grad_scale: float = _UNSET,
+        grad_scale: float = _GRAD_SCALE,
         clip_norm: float = 0,
         clip_value: float = 0,
         lr_in_momentum: bool = False,
         eps_inside_sqrt: bool = False,
         decoupled_weight_decay: bool = False,
         initial_square_avg: float = 0.0,
-        scale: float = _UNSET,
+        scale: Optional[float] = None,
     ) -> None:
-        if scale is not _UNSET and grad_scale is not _UNSET:
-            raise TypeError("scale is the older name of grad_scale: give one of them, not both")
+        """See the class."""
+        if scale is not None:
+            if grad_scale is not _GRAD_SCALE:
+                raise TypeError("scale is the older name of grad_scale: give one of them, not both")
+            grad_scale = scale
+        elif grad_scale is _GRAD_SCALE:
+            grad_scale = 1
         if differentiable:
-            raise NotImplementedError(
-                "differentiable=True is not supported yet: the step is not recorded by Dragon's tape"
-            )
+            raise NotImplementedError(NOT_DIFFERENTIABLE)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -192,8 +200,6 @@ class RMSprop(Optimizer):
             "decoupled_weight_decay": decoupled_weight_decay,
             "initial_square_avg": initial_square_avg,
         }
-        if grad_scale is _UNSET:
-            grad_scale = 1 if scale is _UNSET else scale
         super().__init__(params, defaults, grad_scale=grad_scale, clip_norm=clip_norm, clip_value=clip_value)
 
     def add_param_group(self, param_group: Dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, names
+from dragon_optim._dragon import graphs, names, tensors
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -61,7 +61,7 @@ class SlotTable:
 
     def find(self, key: Any) -> Optional[Slot]:
         """Return the slot of a parameter. Two Parameters over one tensor have one slot."""
-        return self._by_tensor.get(id(key._impl)) if isinstance(key, Tensor) else None
+        return self._by_tensor.get(tensors.identity(key)) if isinstance(key, Tensor) else None
 
     def add(self, param: Tensor) -> Slot:
         """Return the slot of a parameter, a new one if it has none."""
@@ -72,7 +72,7 @@ class SlotTable:
                 for array in self.arrays():
                     array.resize(2 * (slot.index + 1))
             self.slots.append(slot)
-            self._by_tensor[id(param._impl)] = slot
+            self._by_tensor[tensors.identity(param)] = slot
         return slot
 
     def state(self, slot: Slot, name: str) -> Tensor:
@@ -94,7 +94,7 @@ class SlotTable:
         # user's: then the tensor is theirs.
         tensor = slot.states[name]
         if sys.getrefcount(tensor) <= 3:
-            tensor._impl.Reset()
+            tensors.reset(tensor)
             self.revision += 1
         else:
             del slot.states[name]

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, Sequence
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, workspace
+from dragon_optim._dragon import graphs, tensors, workspace
 from dragon_optim.slots import Slot, SlotTable
 
 
@@ -26,7 +26,7 @@ class ParameterState(MutableMapping):
 
     def _in_use(self, name: str) -> bool:
         tensor = self._slot.states.get(name)
-        return tensor is not None and tensor._impl.size > 0
+        return tensor is not None and tensors.has_data(tensor)
 
     def __getitem__(self, key: str) -> Any:
         if key == "step" and "step" in self:

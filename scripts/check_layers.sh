@@ -36,6 +36,10 @@ report "only dragon_optim/_dragon/ may touch Dragon's internals" "$(
   grep -rnE "^(${import}dragon\.$inner|${from}dragon\.$inner|${from}dragon${import}.*\b$inner\b)|libdragon_python" \
     dragon_optim --include='*.py' | grep -v '^dragon_optim/_dragon/'
 )"
+report "only dragon_optim/_dragon/ may use what Dragon's tensors and workspaces keep to themselves" "$(
+  grep -rnE '\._(impl|requires_grad|deleter|wrapped_tensor|handle_pool|tape)\b|\.(get|create|run)_(tensor|graph|operator)\(' \
+    dragon_optim --include='*.py' | grep -v '^dragon_optim/_dragon/'
+)"
 report 'no SPDX-License-Identifier in the first two lines' "$(without_license)"
 
 exit "$bad"

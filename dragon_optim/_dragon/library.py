@@ -41,9 +41,8 @@ def _check_dragon(info: Dict[str, str]) -> None:
     if built != found:
         raise ImportError(
             f"this dragon_optim was built for Dragon {built[0]} ({built[1][:8]}), but Dragon {found[0]} "
-            f"({found[1][:8]}) is installed: "
-            "build it again with `pip install --no-build-isolation --force-reinstall --no-deps "
-            "dragon_optim` (from its sources)."
+            f"({found[1][:8]}) is installed: in the folder of its sources, run "
+            "`pip install --no-build-isolation --no-deps .`"
         )
 
 
@@ -92,8 +91,7 @@ def load() -> None:
     if loaded is not None:
         raise ImportError(
             f"another copy of dragon_optim is loaded in this process: {loaded}. Remove one of the two "
-            "installations "
-            f"(this one is {path})."
+            f"installations (this one is {path})."
         )
     _check_dragon(build_info())
     instruction_set()

@@ -25,9 +25,8 @@ def check_current(home: Workspace, what: str) -> None:
     if current() is not home:
         raise RuntimeError(
             f"{what} was called under another Dragon workspace than the one that the optimizer was made in "
-            "(each thread has its own, and "
-            "reset_workspace() makes a new one): run it inside `with workspace.as_default():` of that "
-            "workspace, or make a new optimizer."
+            "(each thread has its own, and reset_workspace() makes a new one): run it inside "
+            "`with workspace.as_default():` of that workspace, or make a new optimizer."
         )
 
 

@@ -188,11 +188,6 @@ def test_documented_defaults_are_those_of_the_signature(function):
         for name, each in signature(function).items()
         if each.default is not inspect.Parameter.empty
     }
-    for unset in ("scale", "grad_scale"):
-        if function is dragon_optim.RMSprop:
-            del defaults[unset]
-    if function is dragon_optim.RMSprop:
-        defaults["grad_scale"] = train()[1].defaults["grad_scale"]
     found = documented_defaults(function.__doc__)
     assert {name: eval(text, {}) for name, text in found.items()} == defaults
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Questions to Dragon's tensors that its public interface answers slowly, or not at all."""
+
+from typing import Any, List, Sequence
+
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon.workspace import Workspace
+
+
+def identity(tensor: Tensor) -> int:
+    """A number for the memory behind a tensor: two Parameters may wrap one. Good while the tensor lives."""
+    return id(tensor._impl)
+
+
+def has_data(tensor: Tensor) -> bool:
+    """Whether the tensor has a shape and memory. Dragon's ``numpy()`` ends the process where it has not."""
+    return bool(tensor._impl.size > 0)
+
+
+def reset(tensor: Tensor) -> None:
+    """Give the memory of a tensor back. Its name and whoever holds it stay."""
+    tensor._impl.Reset()
+
+
+def require_grad(tensors: Sequence[Tensor]) -> List[bool]:
+    """``requires_grad`` of each. The attribute behind the property: a step asks this of every parameter."""
+    return [tensor._requires_grad for tensor in tensors]
+
+
+def have_data(workspace: Workspace, names: Sequence[str]) -> List[bool]:
+    """Whether there is a tensor with data under each name."""
+    found: List[Any] = [workspace.get_tensor(name) for name in names]
+    return [tensor is not None and tensor.size > 0 for tensor in found]
+
+
+def create(workspace: Workspace, name: str) -> None:
+    """Make a tensor without data, unless there is one. An operator must give it some in the same breath."""
+    workspace.create_tensor(name)

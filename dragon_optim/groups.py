@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the user's ``param_groups`` hold, and what changed in them since the last look.
+
+They are plain dicts and lists that anybody may write to at any time. So each call looks at them anew, but
+only compares: what is the very object seen before needs no second check.
+"""
+
+import operator
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+import numpy
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim import hyper, parameters, plan
+from dragon_optim._dragon import graphs, tensors
+from dragon_optim.slots import Slot, SlotTable
+
+Group = Dict[str, Any]
+
+NOT_DIFFERENTIABLE = "differentiable=True is not supported yet: the step is not recorded by Dragon's tape"
+
+
+class _Row(NamedTuple):
+    """The hyper-parameters of one group."""
+
+    values: Tuple[Any, ...]  # as the user wrote them
+    numbers: Tuple[float, ...]  # as the operator reads them
+    states: Tuple[str, ...]
+    foreach: bool
+
+
+class WatchedGroups:
+    """The parameter groups as operators need them.
+
+    Parameters
+    ----------
+    table : SlotTable
+        Where parameters get their slots.
+    fields : sequence of hyper.Field
+        The hyper-parameters that the operator reads, in its order.
+    states : callable
+        From the checked hyper-parameters of a group to the names of its states. May warn or raise. Not a
+        method of the optimizer object: a cycle of references would keep its memory until Python's garbage
+        collector looks for cycles.
+    """
+
+    def __init__(
+        self,
+        table: SlotTable,
+        fields: Sequence[hyper.Field],
+        states: Callable[[Dict[str, float]], Tuple[str, ...]],
+    ) -> None:
+        self._table = table
+        self._fields = tuple(fields)
+        self._states = states
+        self._keys = [field.key for field in fields]
+        self.hyper = graphs.HostArray(table.workspace, (1, max(1, len(self._keys))), "float64")
+        self.plans: List[plan.GroupPlan] = []
+        self.slots: List[Slot] = []  # of all groups, each once
+        self.revision = 0  # raised when `plans` has changed
+        self._params: List[Tensor] = []  # those of `slots`
+        self._group_slots: List[Tuple[Slot, ...]] = []  # one for each occurrence of a parameter
+        self._seen_params: List[Tuple[Tensor, ...]] = []
+        self._seen_values: List[Tuple[Any, ...]] = []
+        self._seen_trainable: List[bool] = []
+
+    def sync(self, groups: Sequence[Group]) -> None:
+        """Take over what the user changed in the groups. Raises before anything is taken over."""
+        if not isinstance(groups, (list, tuple)):
+            raise TypeError(f"param_groups must be a list of dicts, but got {parameters.type_name(groups)}")
+        changed = self._params_changed(groups)
+        if changed:
+            self._check_params(groups)
+        rows = self._changed_rows(groups)
+        if changed:
+            self._take_params(groups)
+        if changed or rows:
+            self._take_rows(rows)
+        self._write_trainable()
+
+    def _params_changed(self, groups: Sequence[Group]) -> bool:
+        if len(groups) != len(self._seen_params):
+            return True
+        for group, seen in zip(groups, self._seen_params):
+            params = group["params"] if isinstance(group, dict) and "params" in group else None
+            if type(params) is not list or len(params) != len(seen):
+                return True
+            if not all(map(operator.is_, params, seen)):
+                return True
+        return False
+
+    def _check_params(self, groups: Sequence[Group]) -> None:
+        for number, group in enumerate(groups):
+            if not isinstance(group, dict):
+                raise TypeError(
+                    f"param_groups[{number}] must be a dict, but got {parameters.type_name(group)}"
+                )
+            if "params" not in group:
+                raise KeyError(f"param_groups[{number}] lacks 'params'; set it to a list of Tensors")
+            if not isinstance(group["params"], (list, tuple)):
+                raise TypeError(
+                    f"param_groups[{number}]['params'] must be a list of Tensors, but got "
+                    f"{parameters.type_name(group['params'])}"
+                )
+            parameters.check(group["params"], self._table.workspace)
+        parameters.check_duplicates([group["params"] for group in groups])
+
+    def _take_params(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            if type(group["params"]) is not list:
+                group["params"] = list(group["params"])
+        self._seen_params = [tuple(group["params"]) for group in groups]
+        self._group_slots = [tuple(map(self._table.add, params)) for params in self._seen_params]
+        self.slots = list({slot.index: slot for slots in self._group_slots for slot in slots}.values())
+        self._params = [slot.param for slot in self.slots]
+        self._seen_trainable = []
+        rows = max(1, len(groups))  # Dragon has no size 0
+        if self.hyper.view.shape[0] != rows:
+            self.hyper.resize((rows, self.hyper.view.shape[1]))
+
+    def _changed_rows(self, groups: Sequence[Group]) -> Dict[int, _Row]:
+        """For each group whose values may have changed: what they are now."""
+        rows = {}
+        for number, group in enumerate(groups):
+            missing = [key for key in self._keys if key not in group]
+            if missing:
+                raise KeyError(f"param_groups[{number}] lacks {missing[0]!r}; set it")
+            foreach, differentiable = group.get("foreach"), group.get("differentiable")
+            values = (*[group[key] for key in self._keys], foreach, differentiable)
+            if number < len(self._seen_values) and hyper.is_unchanged(values, self._seen_values[number]):
+                continue
+            if differentiable:
+                raise NotImplementedError(NOT_DIFFERENTIABLE)
+            numbers = hyper.row(self._fields, group)
+            states = self._states(dict(zip(self._keys, numbers)))
+            rows[number] = _Row(values, numbers, states, _for_each(foreach))
+        return rows
+
+    def _take_rows(self, rows: Dict[int, _Row]) -> None:
+        old_plans, old_values = self.plans, self._seen_values
+        self.plans, self._seen_values = [], []
+        for number, slots in enumerate(self._group_slots):
+            row = rows.get(number)
+            source = old_plans[number] if row is None else row
+            self.plans.append(plan.GroupPlan(slots, source.states, source.foreach))
+            self._seen_values.append(old_values[number] if row is None else row.values)
+            if row is not None:
+                self.hyper.view[number, : len(row.numbers)] = row.numbers
+        if self.plans != old_plans:
+            self.revision += 1
+
+    def _write_trainable(self) -> None:
+        # A parameter without requires_grad has no `.grad` in Dragon, whatever an earlier backward left there.
+        trainable = tensors.require_grad(self._params)
+        if trainable == self._seen_trainable:
+            return
+        view = self._table.trainable.view
+        for slot, flag in zip(self.slots, trainable):
+            view[slot.index] = bool(flag)
+        self._seen_trainable = trainable
+
+    def structure(self) -> Any:
+        """What decides the operators of a step, as a key."""
+        return tuple(
+            (each.states, each.foreach, tuple(slot.index for slot in each.slots)) for each in self.plans
+        )
+
+
+def _for_each(value: Any) -> bool:
+    """Whether a group is one operator: PyTorch's ``foreach``."""
+    if value is None:
+        return True
+    if isinstance(value, (bool, int, numpy.bool_)) and value in (0, 1):
+        return bool(value)
+    raise ValueError(f"Invalid foreach value: {parameters.printable(value)} (need None, True or False)")
