@@ -9,13 +9,14 @@ Change the import, keep the PyTorch recipe::
 
 from dragon_optim._dragon import library as _library
 from dragon_optim._dragon import names as _names
+from dragon_optim._dragon import stock as _stock
 from dragon_optim._dragon import tape as _tape
-from dragon_optim._dragon import workspace as _workspace
 from dragon_optim._version import __version__
 
 _library.load()
 _tape.install()
-_names.install(_workspace.current())
+_names.install()
+_stock.install()
 
 from dragon_optim.optimizer import Optimizer  # noqa: E402  the operators must be registered first
 from dragon_optim.rmsprop import RMSprop  # noqa: E402

@@ -8,7 +8,8 @@ The way of a step that was made before is a comparison of the groups with what w
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from dragon_optim import hyper, parameters, plan
-from dragon_optim._dragon import collective, graphs, tape, tensors, workspace
+from dragon_optim._dragon import collective, graphs, library, tape, tensors, workspace
+from dragon_optim._threads import OneAtATime
 from dragon_optim.groups import Group, WatchedGroups
 from dragon_optim.process_group import Reduction
 from dragon_optim.slots import Slot, SlotTable
@@ -31,8 +32,11 @@ class Engine:
         fields: Sequence[hyper.Field],
         states: Callable[[Dict[str, float]], Tuple[str, ...]],
     ) -> None:
+        if kind and not library.has_operator(kind):
+            raise ValueError(f"Dragon has no operator {kind!r}: load the library that registers it first")
         self.workspace = workspace.current()
         self.table = SlotTable(self.workspace)
+        self._turn = OneAtATime()
         self._kind = kind
         self._groups = WatchedGroups(self.table, fields, states)
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")
@@ -49,6 +53,7 @@ class Engine:
     def guard(self, what: str) -> None:
         """Raise if the workspace is not the current one, or was cleared."""
         workspace.check_current(self.workspace, what)
+        tape.check_not_traced(what)
         self._groups.hyper.view  # noqa: B018  raises when the workspace was cleared
 
     def sync(self, groups: Sequence[Group]) -> None:
@@ -61,8 +66,10 @@ class Engine:
             self._waiting_of = self._groups.slots
             self._waiting = [slot for slot in self._groups.slots if not slot.joined]
         if self._waiting:
-            exist = tensors.have_data(self.workspace, [slot.grad_name for slot in self._waiting])
-            self.join([slot for slot, each in zip(self._waiting, exist) if each])
+            flags = tensors.require_grad([slot.param for slot in self._waiting])
+            candidates = [slot for slot, flag in zip(self._waiting, flags) if flag]  # no frozen backbone
+            exist = tensors.have_data(self.workspace, [slot.grad_name for slot in candidates])
+            self.join([slot for slot, each in zip(candidates, exist) if each])
 
     def join(self, slots: Sequence[Slot]) -> None:
         """Make gradients edges of the graphs that are made from now on. Their tensors must exist."""
@@ -118,8 +125,8 @@ class Engine:
         """The slots whose gradients (sums) are edges."""
         return [slot for slot in self.slots if (slot.sum is not None if summed else slot.joined)]
 
-    def check_operators(self, summed: bool) -> List[Any]:
-        """The operator that finds what is wrong with a step."""
+    def check_operators(self, summed: bool, absent: bool = False) -> List[Any]:
+        """The operator that finds what is wrong with a step; with `absent`, also without a gradient."""
         taking = {slot.index for slot in self.taking(summed)}
         if not taking:
             return []
@@ -131,7 +138,7 @@ class Engine:
             if not seen.issuperset(slot.index for slot in part.slots):
                 unique.append(part)
                 seen.update(slot.index for slot in part.slots)
-        return [self.edges(summed).check(unique)]
+        return [self.edges(summed).check(unique, absent)]
 
     def _step_operators(self, summed: bool) -> List[Any]:
         taking = {slot.index for slot in self.taking(summed)}
@@ -153,6 +160,10 @@ class Engine:
             before()
             self.prepare(groups(), "step()")
 
+        with self._turn:
+            self._step(prepare)
+
+    def _step(self, prepare: Callable[[], None]) -> None:
         process_group = collective.group()
         if process_group is not None:
             summed = self._reduction.reduce(self, process_group, prepare)
@@ -182,6 +193,10 @@ class Engine:
 
     def sum_grad(self, groups: Sequence[Group]) -> None:
         """Add the gradients of the parameters that a backward pass has reached since the last call."""
+        with self._turn:
+            self._sum_grad(groups)
+
+    def _sum_grad(self, groups: Sequence[Group]) -> None:
         self.prepare(groups, "sum_grad()")
         slots = self.taking(summed=False)
         reached = tape.reached_since(self.workspace, [slot.name for slot in slots], self._summed_passes)
@@ -198,6 +213,10 @@ class Engine:
 
     def zero_grad(self, groups: Sequence[Group], set_to_none: bool) -> None:
         """Fill the gradients with zeros, or take them away."""
+        with self._turn:
+            self._zero_grad(groups, set_to_none)
+
+    def _zero_grad(self, groups: Sequence[Group], set_to_none: bool) -> None:
         self.prepare(groups, "zero_grad()")
         self._zero_mode.view[0] = bool(set_to_none)
 

@@ -62,6 +62,7 @@ class WatchedGroups:
         self._group_slots: List[Tuple[Slot, ...]] = []  # one for each occurrence of a parameter
         self._seen_params: List[Tuple[Tensor, ...]] = []
         self._seen_values: List[Tuple[Any, ...]] = []
+        self._numbers: List[Tuple[float, ...]] = []
         self._seen_trainable: List[bool] = []
 
     def sync(self, groups: Sequence[Group]) -> None:
@@ -103,7 +104,8 @@ class WatchedGroups:
                     f"{parameters.type_name(group['params'])}"
                 )
             parameters.check(group["params"], self._table.workspace)
-        parameters.check_duplicates([group["params"] for group in groups])
+        known = {tuple(map(id, params)) for params in self._seen_params}
+        parameters.check_duplicates([group["params"] for group in groups], known)
 
     def _take_params(self, groups: Sequence[Group]) -> None:
         for group in groups:
@@ -132,18 +134,29 @@ class WatchedGroups:
             if differentiable:
                 raise NotImplementedError(NOT_DIFFERENTIABLE)
             numbers = hyper.row(self._fields, group)
-            states = self._states(dict(zip(self._keys, numbers)))
+            states = self._states_of(number, numbers)
             rows[number] = _Row(values, numbers, states, _for_each(foreach))
         return rows
 
+    def _states_of(self, number: int, numbers: Tuple[float, ...]) -> Tuple[str, ...]:
+        """The states of a group. Asked (and warned of) anew when more than the learning rate has changed."""
+
+        def key(row: Tuple[float, ...]) -> Tuple[float, ...]:
+            return tuple(value for value, name in zip(row, self._keys) if name != "lr")
+
+        if number < len(self._numbers) and key(numbers) == key(self._numbers[number]):
+            return self.plans[number].states
+        return self._states(dict(zip(self._keys, numbers)))
+
     def _take_rows(self, rows: Dict[int, _Row]) -> None:
-        old_plans, old_values = self.plans, self._seen_values
-        self.plans, self._seen_values = [], []
+        old_plans, old_values, old_numbers = self.plans, self._seen_values, self._numbers
+        self.plans, self._seen_values, self._numbers = [], [], []
         for number, slots in enumerate(self._group_slots):
             row = rows.get(number)
             source = old_plans[number] if row is None else row
             self.plans.append(plan.GroupPlan(slots, source.states, source.foreach))
             self._seen_values.append(old_values[number] if row is None else row.values)
+            self._numbers.append(old_numbers[number] if row is None else row.numbers)
             if row is not None:
                 self.hyper.view[number, : len(row.numbers)] = row.numbers
         if self.plans != old_plans:

@@ -2,6 +2,7 @@
 """Hyper-parameters: what a group may hold, its range, and the row of numbers that an operator reads."""
 
 import math
+import operator
 from typing import Any, Dict, NamedTuple, Sequence, Tuple, Union
 
 import numpy
@@ -40,7 +41,7 @@ class Number(NamedTuple):
 
     def check(self, value: Any) -> float:
         """Return the number, or raise what PyTorch raises."""
-        number = as_number(self.key, value)
+        number = value if type(value) is float else as_number(self.key, value)
         if not number >= self.least:  # also refuses NaN
             need = "a number" if self.least == -math.inf else f"{self.key} >= {self.least:g}"
             raise ValueError(f"Invalid {self.words}: {value} (need {need})")
@@ -54,7 +55,7 @@ class Flag(NamedTuple):
 
     def check(self, value: Any) -> float:
         """Return 1.0 or 0.0. A number is taken as PyTorch takes it: anything but 0 is true."""
-        if isinstance(value, (bool, numpy.bool_)):
+        if value is True or value is False or isinstance(value, numpy.bool_):
             return float(value)
         number = as_number(self.key, value)
         if math.isnan(number):
@@ -64,7 +65,7 @@ class Flag(NamedTuple):
 
 Field = Union[Number, Flag]
 
-_IMMUTABLE = (float, int, bool, type(None))
+_IMMUTABLE = {float, int, bool, type(None)}
 
 
 def row(fields: Sequence[Field], group: Dict[str, Any]) -> Tuple[float, ...]:
@@ -77,6 +78,4 @@ def is_unchanged(values: Sequence[Any], seen: Sequence[Any]) -> bool:
 
     Compared by identity: ``(0.1,) == (tensor,)`` is true in Dragon, whatever the tensor holds.
     """
-    if len(values) != len(seen):
-        return False
-    return all(value is old and type(value) in _IMMUTABLE for value, old in zip(values, seen))
+    return all(map(operator.is_, values, seen)) and set(map(type, values)) <= _IMMUTABLE

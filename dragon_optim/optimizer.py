@@ -11,6 +11,13 @@ from dragon_optim import hyper, parameters
 from dragon_optim.engine import Engine
 from dragon_optim.state import OptimizerState
 
+
+class Default(float):
+    """A default that can be told from the same value given by the user, and prints like it."""
+
+
+GRAD_SCALE, _CLIP_NORM, _CLIP_VALUE = Default(1), Default(0), Default(0)
+
 Params = Iterable[Union[Tensor, Dict[str, Any], Tuple[str, Tensor]]]
 
 
@@ -55,10 +62,11 @@ class Optimizer(stock.Optimizer):
     RuntimeError
         If a parameter belongs to another workspace than the current one, or to a dead one.
 
-    Notes ----- *Differences from stock Dragon*: gradients are not modified (in a process group they become
-    their mean over the ranks); no gradient of a dead tensor is ever used; what ends the process there
-    raises an exception here. The class derives from ``dragon.vm.torch.optim.Optimizer`` for ``isinstance``
-    alone.
+    Notes
+    -----
+    *Differences from stock Dragon*: gradients are not modified (in a process group they become their mean
+    over the ranks); no gradient of a dead tensor is ever used; what ends the process there raises an exception
+    here. The class derives from ``dragon.vm.torch.optim.Optimizer`` for ``isinstance`` alone.
     """
 
     operator_type: Optional[str] = None
@@ -79,9 +87,9 @@ class Optimizer(stock.Optimizer):
         params: Params,
         defaults: Dict[str, Any],
         *,
-        grad_scale: float = 1,
-        clip_norm: float = 0,
-        clip_value: float = 0,
+        grad_scale: float = GRAD_SCALE,
+        clip_norm: float = _CLIP_NORM,
+        clip_value: float = _CLIP_VALUE,
     ) -> None:
         """See the class."""
         if isinstance(params, Tensor):
@@ -89,9 +97,15 @@ class Optimizer(stock.Optimizer):
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
                 + parameters.type_name(params)
             )
-        self.defaults = defaults
+        if not isinstance(defaults, dict):
+            raise TypeError(f"defaults must be a dict, but got {parameters.type_name(defaults)}")
+        self.defaults = dict(defaults)
+        # What is given by keyword counts for more than what stands in `defaults`.
         for key, value in (("grad_scale", grad_scale), ("clip_norm", clip_norm), ("clip_value", clip_value)):
-            self.defaults.setdefault(key, value)
+            if not isinstance(value, Default):
+                self.defaults[key] = value
+            else:
+                self.defaults.setdefault(key, int(value))
         self._check_defaults()
         self.param_groups: List[Dict[str, Any]] = []
         self._engine = Engine(self.operator_type or "", self.hyper_fields, self.state_names)
@@ -132,7 +146,8 @@ class Optimizer(stock.Optimizer):
 
         ``state[p]`` holds ``step`` (an int) and the tensors in use, for a parameter that had a gradient in
         some step. It can be read, assigned to (values are copied) and cleared; other keys are kept as they
-        are.
+        are. The numpy view of a tensor (``.numpy()``) dangles once the state is cleared or its last holder is
+        gone: hold the tensor, or copy the array.
         """
         return self._state
 
@@ -170,7 +185,9 @@ class Optimizer(stock.Optimizer):
                     f"parameter group didn't specify a value of required optimization parameter {key}"
                 )
             group.setdefault(key, default)
+        claimed = self._state.claimed_by(group["params"])
         self._engine.sync([*self.param_groups, group])
+        self._state.hand_over(claimed)
         param_group.update(group)
         self.param_groups.append(param_group)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What may stand in ``group['params']``, and PyTorch's words for what may not."""
 
-from typing import Any, Dict, Iterable, List, Sequence
+from typing import Any, Container, Dict, Iterable, List, Sequence, Tuple
 
 from dragon.vm.torch.core.tensor import Tensor
 
@@ -83,8 +83,10 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
             )
 
 
-def check_duplicates(groups: Sequence[Sequence[Tensor]]) -> None:
+def check_duplicates(groups: Sequence[Sequence[Tensor]], known: Container[Tuple[int, ...]]) -> None:
     """Raise for a parameter in two groups; warn, as PyTorch does, for one that stands twice in a group.
+
+    Of a group whose list of ids is `known` was warned already.
 
     Compared by Dragon's tensor object: ``==`` between tensors is element-wise, and two Parameters may wrap
     one tensor.
@@ -99,7 +101,8 @@ def check_duplicates(groups: Sequence[Sequence[Tensor]]) -> None:
                     "some parameters appear in more than one parameter group (one of shape "
                     f"{tuple(param.shape)} in groups {first} and {number})"
                 )
-        repeated = repeated or len({tensors.identity(param) for param in params}) < len(params)
+        if tuple(map(id, params)) not in known:
+            repeated = repeated or len({tensors.identity(param) for param in params}) < len(params)
     if repeated:
         warn(
             "optimizer contains a parameter group with duplicate parameters; in future, this will cause an "

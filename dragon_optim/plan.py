@@ -102,10 +102,10 @@ class Edges(NamedTuple):
             **arguments,
         )
 
-    def check(self, parts: Sequence[Segment]) -> Any:
+    def check(self, parts: Sequence[Segment], absent: bool) -> Any:
         """Return the operator that finds what is wrong before anything is written."""
         positions = [position for part in parts for position, _ in part.members]
-        return self.operator("DragonOptimCheck", parts, positions=positions)
+        return self.operator("DragonOptimCheck", parts, positions=positions, absent=int(absent))
 
     def update(self, kind: str, part: Segment) -> Any:
         """Return the operator that updates one segment. A check stands before it."""

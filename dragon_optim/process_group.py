@@ -27,10 +27,8 @@ class Reduction:
     def __init__(self) -> None:
         self._packings: List[plan.Packing] = []
         self._layout_crc = 0
-        # What the layout was made for, to see a change at a glance and then in full.
-        self._slots: Optional[Sequence[Slot]] = None
-        self._revision = -1
-        self._layout: Any = None
+        self._made_for: Tuple[Sequence[Slot], List[str]] = ((), [])  # slots and dtypes of the layout
+        self._order: numpy.ndarray = numpy.zeros(0, "int64")  # indices of the slots in the layout
         self._reduce_graphs: Dict[Any, graphs.Graph] = {}
 
     def reduce(self, engine: "Engine", process_group: Any, prepare: Callable[[], None]) -> bool:
@@ -38,17 +36,18 @@ class Reduction:
 
         Raises on all ranks if anything is wrong on one of them; nothing was changed then.
         """
-        error = None
-        summed = False
+        error: Optional[BaseException] = None
+        summed, fingerprint = False, 0
         try:
             prepare()
             summed = engine.round_open
             self._take_layout(engine)
+            fingerprint = self._fingerprint(engine)
             self._check_and_pack(engine, summed, engine.taking(summed))
-        except Exception as caught:  # the other ranks wait: they must hear of it before it is raised
+        except BaseException as caught:  # the other ranks wait: they must hear of it before it is raised
             error = caught
         council = collective.council(workspace.current(), process_group)
-        agreement = council.agree(error is not None, self._fingerprint(), summed)
+        agreement = council.agree(error is not None, fingerprint, summed)
         if error is not None:
             raise error
         self._check(agreement)
@@ -73,21 +72,16 @@ class Reduction:
                 "dtypes or requires_grad); give every rank the same model. Nothing was changed."
             )
 
-    def _fingerprint(self) -> int:
+    def _fingerprint(self, engine: "Engine") -> int:
         """A number below 2**20 that tells one layout from another, and which parameters are frozen."""
-        flags = bytes(bool(slot.param.requires_grad) for packing in self._packings for slot in packing.slots)
-        return zlib.crc32(flags, self._layout_crc) & 0xFFFFF
+        return zlib.crc32(engine.table.trainable.view[self._order].tobytes(), self._layout_crc) & 0xFFFFF
 
     def _take_layout(self, engine: "Engine") -> None:
         """Lay out one buffer for each dtype, over all parameters of the optimizer in their order."""
-        slots = engine.slots
-        if slots is self._slots and engine.table.revision == self._revision:
+        slots, dtypes = engine.slots, [slot.param.dtype for slot in engine.slots]
+        if slots is self._made_for[0] and dtypes == self._made_for[1]:
             return
-        layout = [(slot.index, slot.param.dtype, tuple(slot.param.shape)) for slot in slots]
-        if layout == self._layout:
-            self._slots, self._revision = slots, engine.table.revision
-            return
-        self._layout = self._slots = None  # until it is taken over: it may be refused
+        self._made_for = ((), [])  # until the layout is taken over: it may be refused
         by_dtype: Dict[str, List[Slot]] = {}
         for slot in slots:
             by_dtype.setdefault(slot.param.dtype, []).append(slot)
@@ -106,8 +100,11 @@ class Reduction:
             for dtype, members in by_dtype.items()
         ]
         self._reduce_graphs.clear()
-        self._layout_crc = zlib.crc32(repr([each[1:] for each in layout]).encode())
-        self._layout, self._slots, self._revision = layout, slots, engine.table.revision
+        laid_out = [slot for packing in self._packings for slot in packing.slots]
+        shapes = [(slot.param.dtype, tuple(slot.param.shape)) for slot in laid_out]
+        self._layout_crc = zlib.crc32(repr(shapes).encode())
+        self._order = numpy.array([slot.index for slot in laid_out], "int64")
+        self._made_for = (slots, dtypes)
 
     def _buffers(self) -> Tuple[str, ...]:
         # A graph writes to the buffers it was made for: another layout has others.
@@ -124,7 +121,7 @@ class Reduction:
 
         def operators() -> List[Any]:
             packs = [packing.pack(edges, self._listed(packing, slots)) for packing in self._packings]
-            return (engine.check_operators(summed) if slots else []) + packs
+            return (engine.check_operators(summed, absent=True) if slots else []) + packs
 
         engine.run(("pack", summed, len(slots), self._buffers()), lambda: slots, operators)
 
@@ -150,12 +147,12 @@ class Reduction:
         if not somewhere:
             return
         edges = engine.edges(summed)
-        listed = [self._listed(packing, engine.taking(summed)) for packing in self._packings]
-        engine.run(
-            ("unpack", summed, self._buffers()),
-            lambda: engine.taking(summed),
-            lambda: [packing.unpack(edges, each) for packing, each in zip(self._packings, listed)],
-        )
+
+        def operators() -> List[Any]:
+            taking = engine.taking(summed)
+            return [packing.unpack(edges, self._listed(packing, taking)) for packing in self._packings]
+
+        engine.run(("unpack", summed, self._buffers()), lambda: engine.taking(summed), operators)
 
     def _present_somewhere(self) -> List[Slot]:
         present = []

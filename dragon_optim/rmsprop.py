@@ -6,14 +6,7 @@ from typing import Any, Dict, Optional, Tuple
 from dragon_optim._warnings import warn
 from dragon_optim.groups import NOT_DIFFERENTIABLE
 from dragon_optim.hyper import Flag, Number
-from dragon_optim.optimizer import Optimizer, Params
-
-
-class _Default(float):
-    """A default that can be told from the same value given by the user, and prints like it."""
-
-
-_GRAD_SCALE = _Default(1)
+from dragon_optim.optimizer import GRAD_SCALE, Optimizer, Params
 
 
 class RMSprop(Optimizer):
@@ -167,7 +160,7 @@ class RMSprop(Optimizer):
         foreach: Optional[bool] = None,
         maximize: bool = False,
         differentiable: bool = False,
-        grad_scale: float = _GRAD_SCALE,
+        grad_scale: float = GRAD_SCALE,
         clip_norm: float = 0,
         clip_value: float = 0,
         lr_in_momentum: bool = False,
@@ -178,11 +171,9 @@ class RMSprop(Optimizer):
     ) -> None:
         """See the class."""
         if scale is not None:
-            if grad_scale is not _GRAD_SCALE:
+            if grad_scale is not GRAD_SCALE:
                 raise TypeError("scale is the older name of grad_scale: give one of them, not both")
             grad_scale = scale
-        elif grad_scale is _GRAD_SCALE:
-            grad_scale = 1
         if differentiable:
             raise NotImplementedError(NOT_DIFFERENTIABLE)
         defaults = {

@@ -3,7 +3,7 @@
 
 import operator
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Dict, Iterator, Sequence
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
@@ -51,6 +51,12 @@ class ParameterState(MutableMapping):
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{key} must hold real numbers, but got dtype {array.dtype}")
         return array.astype(self._slot.arithmetic_dtype)
+
+    def checked_all(self, entries: Any) -> Dict[str, Any]:
+        """Return what `put` takes for each of these entries; or raise."""
+        if not isinstance(entries, Mapping):
+            raise TypeError(f"the state of a parameter must be a mapping, but got {type(entries).__name__}")
+        return {name: self.checked(name, each) for name, each in entries.items()}
 
     def put(self, key: str, value: Any) -> None:
         """Take over what `checked` returned. Cannot fail."""
@@ -108,10 +114,8 @@ class OptimizerState(MutableMapping):
         slot = self._table.find(key)
         if slot is None:
             return value
-        if not isinstance(value, Mapping):
-            raise TypeError(f"the state of a parameter must be a mapping, but got {type(value).__name__}")
-        entry = self[key]
-        return {name: entry.checked(name, each) for name, each in value.items()}
+        entry: ParameterState = self[key]
+        return entry.checked_all(value)
 
     def _put(self, key: Any, value: Any) -> None:
         slot = self._table.find(key)
@@ -121,6 +125,21 @@ class OptimizerState(MutableMapping):
         self._table.clear(slot)
         for name, each in value.items():
             self[key].put(name, each)
+
+    def claimed_by(self, params: Sequence[Any]) -> List[Tuple[Any, Dict[str, Any]]]:
+        """Return what was set for parameters before they joined, checked, for `hand_over`; or raise."""
+        claimed = []
+        for param in params:
+            if isinstance(param, Tensor) and self._table.find(param) is None and param in self._other:
+                entry = ParameterState(self._table, Slot(param, -1, self._table.workspace), self._names)
+                claimed.append((param, entry.checked_all(self._other[param])))
+        return claimed
+
+    def hand_over(self, claimed: List[Tuple[Any, Dict[str, Any]]]) -> None:
+        """Make what was claimed the states of the parameters."""
+        for param, entries in claimed:
+            del self._other[param]
+            self._put(param, entries)
 
     def replace(self, value: Mapping) -> None:
         """Take these entries and no others. Changes nothing if one of them is wrong."""

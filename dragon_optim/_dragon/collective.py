@@ -11,9 +11,11 @@ from dragon_optim._dragon.workspace import Workspace
 
 
 def group() -> Optional[Any]:
-    """The process group of this thread, if it has more than one rank."""
+    """The process group of this thread, if it has more than one rank and this is one of them."""
     found = distributed.get_group()
-    return found if found is not None and found.size > 1 else None
+    if found is None or found.size < 2 or distributed.get_rank() not in found.ranks:
+        return None
+    return found
 
 
 def all_reduce(process_group: Any, name: str, device: Device, reduction: str) -> Any:

@@ -75,6 +75,11 @@ def operators() -> List[str]:
     return _operators().dragon_optim_operators().decode().split(",")
 
 
+def has_operator(name: str) -> bool:
+    """Whether Dragon has an operator of this name for the CPU. It ends the process at one that it lacks."""
+    return bool(_operators().dragon_optim_has_operator(name.encode()))
+
+
 def load() -> None:
     """Load both libraries and register the operators, once in a process.
 

@@ -15,6 +15,7 @@ beyond `_RETIRED_NAMES` the oldest are used again after all.
 """
 
 import collections
+import gc
 import heapq
 import sys
 import weakref
@@ -189,9 +190,12 @@ def _retire_ghosts(workspace: Workspace) -> None:
             indices[:] = sorted(index for index in indices if not _retire(workspace, f"{key}_{index}"))
 
 
-def install(workspace: Workspace) -> None:
+def install() -> None:
     """Keep gradients of dead tensors from new ones, from now on, in every workspace."""
-    if not hasattr(Workspace.HandlePool.release, _INSTALLED):
-        setattr(_release_or_retire, _INSTALLED, True)
-        Workspace.HandlePool.release = _release_or_retire
-    _retire_ghosts(workspace)
+    if hasattr(Workspace.HandlePool.release, _INSTALLED):
+        return
+    setattr(_release_or_retire, _INSTALLED, True)
+    Workspace.HandlePool.release = _release_or_retire
+    for each in gc.get_objects():  # the workspaces that there are already; nothing else lists them
+        if type(each) is Workspace:
+            _retire_ghosts(each)

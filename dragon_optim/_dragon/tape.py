@@ -8,6 +8,8 @@ Dragon overwrites a gradient in place and leaves no mark. The one place that kno
 import functools
 from typing import Any, Dict, Sequence
 
+from dragon.core.framework import tapes
+
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -50,6 +52,15 @@ def is_leaf(workspace: Workspace, name: str) -> bool:
 def forget(workspace: Workspace, name: str) -> None:
     """The leaf is dead."""
     _record(workspace).last_pass.pop(name, None)
+
+
+def check_not_traced(what: str) -> None:
+    """Raise under ``torch.jit.trace``: it runs the function twice and records no backward pass."""
+    if hasattr(tapes.get_tape(), "_tracing"):
+        raise RuntimeError(
+            f"{what} cannot be traced by torch.jit.trace: the trace holds no backward pass, and would go on "
+            "with the gradients of its first run. Trace the forward part only, and train outside of it."
+        )
 
 
 _run_backward = Workspace.run_backward

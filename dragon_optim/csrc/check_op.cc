@@ -13,12 +13,13 @@ namespace dragon_optim {
 template <class Context>
 class CheckOp final : public SegmentedOp<Context> {
  public:
-  using SegmentedOp<Context>::SegmentedOp;
+  CheckOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
+      : SegmentedOp<Context>(def, ws), absent_(Integer(def, "absent") != 0) {}
 
   void RunOnDevice() override {
     this->CheckEdges();
     CheckHyper();
-    this->CheckSegments();
+    this->CheckSegments(absent_);
   }
 
  private:
@@ -29,6 +30,8 @@ class CheckOp final : public SegmentedOp<Context> {
       if (std::isnan(hyper[i])) throw std::invalid_argument("a hyper-parameter is NaN; nothing was changed");
     }
   }
+
+  bool absent_;  // also look at parameters without a gradient
 };
 
 template <>

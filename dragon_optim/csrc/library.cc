@@ -63,6 +63,9 @@ int dragon_optim_register() {
   return 0;
 }
 
+// Whether Dragon has an operator of this name for the CPU, ours or not.
+int dragon_optim_has_operator(const char* name) { return dragon::CPUOperatorRegistry()->Has(name) ? 1 : 0; }
+
 // The names of the registered operators, separated by commas.
 const char* dragon_optim_operators() {
   static std::string names;

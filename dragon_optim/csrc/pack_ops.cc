@@ -27,6 +27,10 @@ struct Layout {
       : dtype(static_cast<DType>(Integer(def, "dtype"))),
         sizes(Integers(def, "sizes")),
         indices(Integers(def, "indices")) {
+    const bool known_dtype = dtype == DType::kFloat32 || dtype == DType::kFloat64;
+    if (!known_dtype || !AllAtLeast(0, {sizes})) {
+      throw std::invalid_argument("DragonOptimPack: a dtype that cannot be reduced, or a negative size");
+    }
     total = static_cast<int64_t>(sizes.size());
     for (int64_t size : sizes) {
       offsets.push_back(total);

@@ -3,6 +3,8 @@
 // DragonOptimRMSprop: one update of a list of parameters; the kernel does the arithmetic. The argument `checked` says
 // that DragonOptimCheck has run before it in the same graph; without it the operator checks by itself.
 
+#include <algorithm>
+
 #include "dragon_optim/csrc/operators.h"
 #include "dragon_optim/csrc/segments.h"
 #include "kernels/gradient.h"
@@ -62,6 +64,7 @@ class RMSpropOp final : public SegmentedOp<Context> {
   void RunOnDevice() override {
     this->CheckEdges();
     CheckArguments();
+    CheckStates();
     if (!checked_) this->CheckSegments();
     const auto& segment = this->segments_[0];
     const double* hyper = this->Hyper() + segment.group * kNumHyperFields;
@@ -96,6 +99,22 @@ class RMSpropOp final : public SegmentedOp<Context> {
     if (this->segments_.size() == 1 && row_exists && states_fit) return;
     throw std::invalid_argument("DragonOptimRMSprop: the arguments of the operator do not fit each other");
   }
+
+  // A subclass that names too few states, or a graph written by hand.
+  void CheckStates() {
+    const auto& segment = this->segments_[0];
+    const double* hyper = this->Hyper() + segment.group * kNumHyperFields;
+    const bool complete = Has(&RMSpropTensor::square_avg) &&
+                          (!(hyper[kMomentum] > 0) || Has(&RMSpropTensor::momentum_buffer)) &&
+                          (hyper[kCentered] == 0 || Has(&RMSpropTensor::grad_avg)) &&
+                          (segment.dtype != DType::kFloat16 || Has(&RMSpropTensor::master_param));
+    if (!complete) {
+      throw std::invalid_argument(
+          "DragonOptimRMSprop: a state that the hyper-parameters need is not among its edges; see state_names()");
+    }
+  }
+
+  bool Has(StateMember member) const { return std::find(members_.begin(), members_.end(), member) != members_.end(); }
 
   RMSpropTensor Gather(const Segment& segment, int64_t i, const double* hyper) {
     auto* param = this->Param(segment, i);

@@ -49,7 +49,10 @@ class SegmentedOp : public dragon::Operator<Context> {
     int64_t first = 0, first_output = 0;
     for (size_t i = 0; i < std::min({groups.size(), sizes.size(), num_states.size(), dtypes.size()}); ++i) {
       segments_.push_back({groups[i], sizes[i], num_states[i], first, first_output, static_cast<DType>(dtypes[i])});
-      valid_ = valid_ && dtypes[i] <= static_cast<int64_t>(DType::kFloat64);
+      // The bounds keep the sums from wrapping round.
+      valid_ = valid_ && dtypes[i] <= static_cast<int64_t>(DType::kFloat64) && num_states[i] <= kMaxStates &&
+               sizes[i] <= static_cast<int64_t>(slots_.size()) - first;
+      if (!valid_) return;
       first += sizes[i];
       first_output += sizes[i] * (1 + num_states[i]);
     }
@@ -59,6 +62,7 @@ class SegmentedOp : public dragon::Operator<Context> {
 
  protected:
   static constexpr int64_t kFirstGrad = 2;
+  static constexpr int64_t kMaxStates = 16;
 
   // The dtype that a gradient of this segment must have.
   DType GradDType(const Segment& segment) const { return summed_ ? ArithmeticDType(segment.dtype) : segment.dtype; }
@@ -93,15 +97,17 @@ class SegmentedOp : public dragon::Operator<Context> {
     CheckControl(Steps(), IsInt64(Steps()), num_slots_, "step counts");
   }
 
-  // Throws if something is wrong with a parameter that takes part, its gradient or its states. Writes nothing.
-  void CheckSegments() {
+  // Throws if something is wrong with a parameter that takes part, its gradient or its states; or, with `absent` too,
+  // with the states of one whose gradient another rank of a process group may have. Writes nothing.
+  void CheckSegments(bool absent = false) {
     const int64_t* mask = Mask();
     int64_t missing_bytes = 0;
     for (const auto& segment : segments_) {
       for (int64_t i = 0; i < segment.size; ++i) {
-        if (!TakesPart(mask, segment, i)) continue;
+        const bool takes_part = TakesPart(mask, segment, i);
+        if (!takes_part && !absent) continue;
         CheckParam(segment, i);
-        CheckGrad(segment, i);
+        if (takes_part) CheckGrad(segment, i);
         for (int64_t state = 0; state < segment.num_states; ++state) missing_bytes += CheckState(segment, state, i);
       }
     }
