@@ -44,10 +44,9 @@ def _render_block(translator, node):
 
 
 def _hide_sentinels(app, what, name, obj, options, signature, return_annotation):
-    """Show the values that arguments have by default instead of the objects that stand for "not given"."""
+    """Show the value that an argument has by default instead of the object that stands for "not given"."""
     if signature:
-        signature = signature.replace("grad_scale=_UNSET", "grad_scale=1")
-        signature = signature.replace("scale=_UNSET", "scale=None")
+        signature = signature.replace("grad_scale=_GRAD_SCALE", "grad_scale=1")
     return signature, return_annotation
 
 

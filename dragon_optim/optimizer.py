@@ -65,8 +65,8 @@ class Optimizer(stock.Optimizer):
     Notes
     -----
     *Differences from stock Dragon*: gradients are not modified (in a process group they become their mean
-    over the ranks); no gradient of a dead tensor is ever used; what ends the process there raises an exception
-    here. The class derives from ``dragon.vm.torch.optim.Optimizer`` for ``isinstance`` alone.
+    over the ranks); no gradient of a dead tensor is ever used; what ends the process there raises an
+    exception here. The class derives from ``dragon.vm.torch.optim.Optimizer`` for ``isinstance`` alone.
     """
 
     operator_type: Optional[str] = None

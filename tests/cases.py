@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The tables that drive the tests: options, parameters, gradients, and what must be refused.
+"""The tables that drive the tests: options, and the parameters and gradients that they meet.
 
 A `Case` is a whole trajectory: options of two groups, changes of options on the way, parameters of awkward
 shapes, gradients over nine orders of magnitude some of which are missing. `play` runs one through anything
@@ -8,16 +8,16 @@ that can follow a parameter.
 - `TORCH_CASES` and `TORCH_EDGE_CASES` need nothing that PyTorch lacks; `golden/` holds what PyTorch made of
   them.
 - `FORM_CASES` and `FORM_EDGE_CASES` have no counterpart in PyTorch.
-- `ERROR_CASES` must raise.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from tests import inputs
 
 # Scalars, tails of every vector width, nothing at all in two ways, and a parameter that spans several
 # vectors.
@@ -49,13 +49,13 @@ class Case:
         return groups + [(dict(self.options), [])] if self.empty_group else groups
 
     def parameters(self, dtype) -> list:
-        return [_uniform(place, shape).astype(dtype) for place, shape in enumerate(self.shapes)]
+        return [inputs.uniform(place, shape).astype(dtype) for place, shape in enumerate(self.shapes)]
 
     def gradient(self, step: int, place: int, dtype):
         """The gradient of one parameter at one step, or None."""
         if self.shapes is SHAPES and step in ABSENT.get(place, ()):
             return None
-        return _gradient(self.gradients, step, place, self.shapes[place], np.dtype(dtype))
+        return inputs.gradient(self.gradients, step, place, self.shapes[place], np.dtype(dtype))
 
     def __str__(self):
         return self.name
@@ -77,80 +77,6 @@ def play(case: Case, dtype, follow):
                 if grad is not None:
                     followers[place].advance(grad, **options)
         yield followers
-
-
-# --- numbers that are the same everywhere: integers, and multiplications by powers of two ---------
-
-
-def _random_bits(seed: int, count: int) -> np.ndarray:
-    """Splitmix64 (Steele, Lea and Flood, 2014): the same 64-bit integers with every version of numpy."""
-    with np.errstate(over="ignore"):
-        x = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 32)
-        x = x * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
-def _uniform(seed: int, shape) -> np.ndarray:
-    """Multiples of 2**-52 in [-1, 1)."""
-    bits = _random_bits(seed, int(np.prod(shape, dtype=int)))
-    return ((bits >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0).reshape(shape)
-
-
-def _wide(step, place, shape):
-    """Nine orders of magnitude, by element and by step; one element in sixteen is zero."""
-    size = int(np.prod(shape, dtype=int))
-    by_element = _random_bits(1000 + place, size) % np.uint64(24)
-    by_step = _random_bits(2000 + 100 * step + place, size)
-    exponent = by_element.astype(np.float64) - 15 + (by_step % np.uint64(6)).astype(np.float64)
-    value = _uniform(10000 + 100 * step + place, (size,)) * 2.0**exponent
-    return np.where(by_step >> np.uint64(60) == 0, 0.0, value).reshape(shape)
-
-
-def _gentle(step, place, shape):
-    return _uniform(10000 + 100 * step + place, shape)
-
-
-def _zero(step, place, shape):
-    return np.zeros(shape)
-
-
-def _constant(step, place, shape):
-    """The centered variance rounds below zero: 1.21 at step 137 with alpha=0.9, 2.575 at 267 with 0.95."""
-    return np.full(shape, (1.21, 2.575)[place % 2])
-
-
-def _with(special):
-    """Gentle gradients, and at steps 2 and 5 a value that is not finite in every third element."""
-
-    def make(step, place, shape):
-        grad = _gentle(step, place, shape).reshape(-1)
-        if step in (2, 5):
-            grad[::3] = special if step == 2 else -special
-        return grad.reshape(shape)
-
-    return make
-
-
-_GRADIENTS = {
-    "wide": _wide,
-    "gentle": _gentle,
-    "zero": _zero,
-    "constant": _constant,
-    "inf": _with(np.inf),
-    "nan": _with(np.nan),
-    "huge": _with(1e30),
-}
-
-
-@functools.lru_cache(maxsize=None)
-def _gradient(kind, step, place, shape, dtype):
-    """Many cases share these; nobody may write into them."""
-    with np.errstate(over="ignore"):
-        grad = _GRADIENTS[kind](step, place, shape).astype(dtype)
-    grad.flags.writeable = False
-    return grad
 
 
 # --- what PyTorch has too -------------------------------------------------------------------------
@@ -352,44 +278,4 @@ FORM_EDGE_CASES = [
         shapes=((1,), (2,), (3,), (4,)),
         steps=300,
     ),
-]
-
-# --- what must be refused -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ErrorCase:
-    name: str
-    options: dict
-    exception: type
-    match: str
-
-    def __str__(self):
-        return self.name
-
-
-def _range_errors():
-    """PyTorch's words come first, so that tests which match them still match."""
-    words = {
-        "lr": "Invalid learning rate: ",
-        "eps": "Invalid epsilon value: ",
-        "momentum": "Invalid momentum value: ",
-        "weight_decay": "Invalid weight_decay value: ",
-        "alpha": "Invalid alpha value: ",
-        "clip_norm": "Invalid clip_norm value: ",
-        "clip_value": "Invalid clip_value value: ",
-        "initial_square_avg": "Invalid initial_square_avg value: ",
-    }
-    for option, text in words.items():
-        for value in (-1, -1.0, -1e-300, float("-inf"), float("nan")):
-            yield ErrorCase(f"{option}={value}", {option: value}, ValueError, f"^{text}{value}")
-
-
-ERROR_CASES = [
-    *_range_errors(),
-    ErrorCase("grad_scale=nan", dict(grad_scale=float("nan")), ValueError, "^Invalid grad_scale value: nan"),
-    ErrorCase("scale=nan", dict(scale=float("nan")), ValueError, "nan"),
-    ErrorCase("unknown-keyword", dict(nesterov=True), TypeError, "nesterov"),
-    ErrorCase("scale-and-grad_scale", dict(scale=0.5, grad_scale=0.5), TypeError, "scale"),
-    ErrorCase("differentiable", dict(differentiable=True), NotImplementedError, "differentiable"),
 ]

@@ -16,9 +16,11 @@ ignored, more still.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from tests import cases
+from tests import cases, exact
 
 LIMIT = (
     2.0  # more than any correct rounding gives, less than the smallest mistake; test_oracles.py shows both
@@ -87,60 +89,43 @@ class Bound:
 
     def advance(self, grad, **options):
         with np.errstate(all="ignore"):
-            self._advance(self._given(grad), **options)
+            self._advance(self._given(grad), SimpleNamespace(**exact.with_defaults(options)))
 
-    def _advance(
-        self,
-        g,
-        lr=1e-2,
-        alpha=0.99,
-        eps=1e-8,
-        weight_decay=0.0,
-        momentum=0.0,
-        centered=False,
-        maximize=False,
-        grad_scale=1.0,
-        clip_norm=0.0,
-        clip_value=0.0,
-        lr_in_momentum=False,
-        eps_inside_sqrt=False,
-        decoupled_weight_decay=False,
-        initial_square_avg=0.0,
-    ):
-        if grad_scale != 1:
-            g = g * grad_scale
-        if clip_norm > 0:
+    def _advance(self, g, o):
+        if o.grad_scale != 1:
+            g = g * o.grad_scale
+        if o.clip_norm > 0:
             norm = np.sqrt((g.value**2).sum())
-            if norm > clip_norm:
+            if norm > o.clip_norm:
                 # The norm is a sum in double: its order may cost some ulps there, which only float64 can see.
-                factor = clip_norm / norm
+                factor = o.clip_norm / norm
                 g = g * Tracked(factor, factor * 8 * np.finfo("float64").eps, self.dtype)
-        elif clip_value > 0:
-            g = Tracked(np.clip(g.value, -clip_value, clip_value), g.error, g.dtype)
-        if maximize:
+        elif o.clip_value > 0:
+            g = Tracked(np.clip(g.value, -o.clip_value, o.clip_value), g.error, g.dtype)
+        if o.maximize:
             g = -g
-        if weight_decay and decoupled_weight_decay:
-            self.param = self.param * (1 - lr * weight_decay)
-        elif weight_decay:
-            g = g + self.param * weight_decay
+        if o.weight_decay and o.decoupled_weight_decay:
+            self.param = self.param * (1 - o.lr * o.weight_decay)
+        elif o.weight_decay:
+            g = g + self.param * o.weight_decay
 
         if self.square_avg is None:
-            self.square_avg = self._given(np.full(g.value.shape, initial_square_avg))
-        self.square_avg = self.square_avg * alpha + g * (1 - alpha) * g
+            self.square_avg = self._given(np.full(g.value.shape, o.initial_square_avg))
+        self.square_avg = self.square_avg * o.alpha + g * (1 - o.alpha) * g
         spread = self.square_avg
-        if centered:
-            self.grad_avg = self.grad_avg * alpha + g * (1 - alpha)
+        if o.centered:
+            self.grad_avg = self.grad_avg * o.alpha + g * (1 - o.alpha)
             spread = spread - self.grad_avg * self.grad_avg
-        divisor = (spread + eps).sqrt() if eps_inside_sqrt else spread.sqrt() + eps
+        divisor = (spread + o.eps).sqrt() if o.eps_inside_sqrt else spread.sqrt() + o.eps
 
-        if momentum > 0 and lr_in_momentum:
-            self.momentum_buffer = self.momentum_buffer * momentum + g * lr / divisor
+        if o.momentum > 0 and o.lr_in_momentum:
+            self.momentum_buffer = self.momentum_buffer * o.momentum + g * o.lr / divisor
             self.param = self.param - self.momentum_buffer
-        elif momentum > 0:
-            self.momentum_buffer = self.momentum_buffer * momentum + g / divisor
-            self.param = self.param - self.momentum_buffer * lr
+        elif o.momentum > 0:
+            self.momentum_buffer = self.momentum_buffer * o.momentum + g / divisor
+            self.param = self.param - self.momentum_buffer * o.lr
         else:
-            self.param = self.param - g * lr / divisor
+            self.param = self.param - g * o.lr / divisor
 
 
 def units(actual, expected, unit) -> float:

@@ -61,14 +61,19 @@ def arithmetic_dtype(dtype) -> np.dtype:
     return np.dtype("float32") if dtype == np.float16 else dtype
 
 
+def with_defaults(options: dict) -> dict:
+    unknown = set(options) - set(DEFAULTS)
+    if unknown:
+        raise TypeError(f"unknown options: {sorted(unknown)}")
+    return dict(DEFAULTS, **options)
+
+
 def step(options: dict, param: np.ndarray, grad: np.ndarray, state: dict):
     """One update of one parameter: `(new param, new state)`.
 
     `grad` has the parameter's dtype, or float32 (a sum) where the parameter is float16.
     """
-    unknown = set(options) - set(DEFAULTS)
-    if unknown:
-        raise TypeError(f"unknown options: {sorted(unknown)}")
+    options = with_defaults(options)
     param, grad = np.array(param), np.array(grad)
     dtype = arithmetic_dtype(param.dtype)
     state = {name: np.array(value).ravel() for name, value in state.items()}
@@ -77,7 +82,7 @@ def step(options: dict, param: np.ndarray, grad: np.ndarray, state: dict):
             weights = refreshed_master(param.ravel(), state.get("master_param"))
         else:
             weights = param.ravel()
-        weights, state = _update(dict(DEFAULTS, **options), weights, grad.ravel().astype(dtype), state)
+        weights, state = _update(options, weights, grad.ravel().astype(dtype), state)
         if param.dtype == np.float16:
             state["master_param"] = weights
         new_param = weights.astype(param.dtype)

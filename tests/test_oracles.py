@@ -11,18 +11,19 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests import cases, error_units, exact, golden, oracle
+from tests import cases, error_units, exact, oracle
+from tests.golden.recording import DTYPES, EARLY, Recording, crc, describe, inputs_crc
 
 RECORDED = cases.TORCH_CASES + cases.TORCH_EDGE_CASES
 FORMS = cases.FORM_CASES + cases.FORM_EDGE_CASES
 
 by_recorded_case = pytest.mark.parametrize("case", RECORDED, ids=str)
-by_dtype = pytest.mark.parametrize("dtype", golden.DTYPES)
+by_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
-@pytest.fixture(scope="module", params=golden.DTYPES)
+@pytest.fixture(scope="module", params=DTYPES)
 def recording(request):
-    return golden.Recording(request.param)
+    return Recording(request.param)
 
 
 def snapshot(followers) -> list:
@@ -35,9 +36,7 @@ def snapshot(followers) -> list:
 def test_recordings_belong_to_the_cases(recording):
     assert set(recording.meta["cases"]) == {case.name for case in RECORDED}
     stale = [
-        case.name
-        for case in RECORDED
-        if recording.inputs_crc(case) != golden.inputs_crc(case, recording.dtype)
+        case.name for case in RECORDED if recording.inputs_crc(case) != inputs_crc(case, recording.dtype)
     ]
     assert not stale, "recorded with other inputs; record again (golden/README.md)"
 
@@ -46,9 +45,9 @@ def test_recordings_belong_to_the_cases(recording):
 def test_exact_is_pytorch_with_correct_square_roots(case, recording):
     for step, followers in enumerate(cases.play(case, recording.dtype, exact.Stepped)):
         entries = snapshot(followers)
-        if step + 1 == golden.EARLY:
+        if step + 1 == EARLY:
             exact.assert_same_bits(entries, recording.snapshot(case, "early"), f"step {step}")
-        wrong = [i for i, entry in enumerate(entries) if golden.crc(entry) != recording.crcs(case)[step, i]]
+        wrong = [i for i, entry in enumerate(entries) if crc(entry) != recording.crcs(case)[step, i]]
         assert not wrong, f"step {step}: parameters {wrong} differ from PyTorch's"
     exact.assert_same_bits(entries, recording.snapshot(case, "ieee"), "last step")
 
@@ -57,7 +56,7 @@ def test_exact_is_pytorch_with_correct_square_roots(case, recording):
 def test_pytorch_itself_is_within_the_limit(case, recording):
     """Its own square root makes it differ from the exact recipe, by less than everyone is allowed."""
     native, ieee = recording.snapshot(case, "native"), recording.snapshot(case, "ieee")
-    assert golden.describe(native) == golden.describe(ieee)
+    assert describe(native) == describe(ieee)
     assert error_units.largest(case, recording.dtype, native, ieee) <= error_units.LIMIT
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Runs the cases through real PyTorch on the CPU and writes what comes out; see README.md.
 
-python -m tests.golden.record            writes the recordings python -m tests.golden.record --check    runs
-again and compares the correctly rounded run with the recordings, bit for bit
+python -m tests.golden.record            # writes the recordings
+python -m tests.golden.record --check    # runs again and compares the correctly rounded run, bit for bit
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import platform
 import numpy as np
 import torch
 
-from tests import cases, golden
+from tests import cases
+from tests.golden import recording
 
 
 class CorrectSqrt:
@@ -60,10 +61,10 @@ def snapshot(optimizer, params) -> list:
     for param in params:
         state = optimizer.state.get(param, {})
         entry = {"step": int(state.get("step", 0)), "param": param.detach().numpy().copy()}
-        unexpected = set(state) - {"step", *golden.NAMES}
+        unexpected = set(state) - {"step", *recording.NAMES}
         if unexpected:
             raise RuntimeError(f"PyTorch has a state that the recording does not know: {sorted(unexpected)}")
-        for name in golden.NAMES[1:]:
+        for name in recording.NAMES[1:]:
             if name in state:
                 entry[name] = state[name].numpy().copy()
         entries.append(entry)
@@ -88,7 +89,7 @@ def run(case, dtype, foreach) -> list:
 
 
 def crcs(snapshots) -> np.ndarray:
-    return np.array([[golden.crc(entry) for entry in entries] for entries in snapshots], dtype=np.uint32)
+    return np.array([[recording.crc(entry) for entry in entries] for entries in snapshots], dtype=np.uint32)
 
 
 def run_both_ways(case, dtype) -> list:
@@ -113,7 +114,7 @@ def run_ieee(case, dtype) -> list:
 
 def record(dtype) -> dict:
     meta = {
-        "format": golden.FORMAT,
+        "format": recording.FORMAT,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -123,22 +124,22 @@ def record(dtype) -> dict:
     arrays = {}
     for case in cases.TORCH_CASES + cases.TORCH_EDGE_CASES:
         native, ieee = run_both_ways(case, dtype), run_ieee(case, dtype)
-        runs = {"native": native[-1], "ieee": ieee[-1], "early": ieee[golden.EARLY - 1]}
-        meta["cases"][case.name] = {name: golden.describe(entries) for name, entries in runs.items()}
-        meta["cases"][case.name]["inputs"] = golden.inputs_crc(case, dtype)
-        arrays.update({f"{case.name}/{name}": golden.pack(entries) for name, entries in runs.items()})
+        runs = {"native": native[-1], "ieee": ieee[-1], "early": ieee[recording.EARLY - 1]}
+        meta["cases"][case.name] = {name: recording.describe(entries) for name, entries in runs.items()}
+        meta["cases"][case.name]["inputs"] = recording.inputs_crc(case, dtype)
+        arrays.update({f"{case.name}/{name}": recording.pack(entries) for name, entries in runs.items()})
         arrays[f"{case.name}/crcs"] = crcs(ieee)
     return dict(arrays, meta=np.array(json.dumps(meta)))
 
 
 def check(dtype) -> int:
-    recording = golden.Recording(dtype)
+    recorded = recording.Recording(dtype)
     wrong = [
         case.name
         for case in cases.TORCH_CASES + cases.TORCH_EDGE_CASES
-        if not np.array_equal(crcs(run_ieee(case, dtype)), recording.crcs(case))
+        if not np.array_equal(crcs(run_ieee(case, dtype)), recorded.crcs(case))
     ]
-    print(f"{dtype}: {len(recording.meta['cases'])} cases, {len(wrong)} differ {wrong}")
+    print(f"{dtype}: {len(recorded.meta['cases'])} cases, {len(wrong)} differ {wrong}")
     return len(wrong)
 
 
@@ -151,10 +152,10 @@ def main():
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
     if arguments.check:
-        raise SystemExit(1 if sum(check(dtype) for dtype in golden.DTYPES) else 0)
-    for dtype in golden.DTYPES:
-        np.savez_compressed(golden.path(dtype), **record(dtype))
-        print(f"{golden.path(dtype).name}: {golden.path(dtype).stat().st_size} bytes")
+        raise SystemExit(1 if sum(check(dtype) for dtype in recording.DTYPES) else 0)
+    for dtype in recording.DTYPES:
+        np.savez_compressed(recording.path(dtype), **record(dtype))
+        print(f"{recording.path(dtype).name}: {recording.path(dtype).stat().st_size} bytes")
 
 
 if __name__ == "__main__":

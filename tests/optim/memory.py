@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from typing import NamedTuple
 
 import numpy as np
 from dragon.core.autograph import op_lib
 from dragon.vm.torch.core.autograd import function
 
 from dragon_optim._dragon import names
-from tests.optim import feed_gradient, make_parameter
+from tests.optim.support import feed_gradient, parameter
 
 MEGABYTE = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -34,8 +36,33 @@ def kept(ws) -> dict:
     }
 
 
+class Growth(NamedTuple):
+    """What Dragon keeps before and after some calls, and by how many bytes the process has grown."""
+
+    before: dict
+    after: dict
+    resident: int
+
+
+def growth(ws, work, first: int, then: int, collect=False) -> Growth:
+    """Call `work(i)` as often as it takes to come to rest, and then as often as is looked at.
+
+    `collect` is for work that leaves cycles behind, which Python's collector may take at any time.
+    """
+    for i in range(first):
+        work(i)
+    if collect:
+        gc.collect()
+    before, resident = kept(ws), process_memory()
+    for i in range(first, first + then):
+        work(i)
+    if collect:
+        gc.collect()
+    return Growth(before, kept(ws), process_memory() - resident)
+
+
 def ones(*shape):
-    return make_parameter(np.ones(shape, "float32"))
+    return parameter(np.ones(shape))
 
 
 def fed(*shape):

@@ -10,21 +10,15 @@ import pytest
 from dragon.vm import torch
 
 import dragon_optim
-from tests import cases, error_units, exact, oracle
-from tests.optim import (
-    INSTRUCTION_SETS,
-    Run,
-    backward_gradients,
-    feed_gradient,
-    make_parameter,
-    using_instruction_set,
-)
+from tests import cases, error_units, exact, oracle, refusals
+from tests.optim.runs import INSTRUCTION_SETS, Run, backward_gradients, using_instruction_set
+from tests.optim.support import feed_gradient, parameter
 
 FORMS = cases.FORM_CASES + cases.FORM_EDGE_CASES
 DTYPES = ("float16", "float32", "float64")
 
 # `scale` is a name of the constructor's only.
-RANGE_ERRORS = [e for e in cases.ERROR_CASES if e.exception is ValueError and "scale" not in e.options]
+RANGE_ERRORS = [e for e in refusals.ERROR_CASES if e.exception is ValueError and "scale" not in e.options]
 
 by_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -43,7 +37,7 @@ def assert_is_exact(case, dtype, run):
 
 def one_step(params, grads, **options):
     """Parameters after one step from lists of numbers; and their optimizer."""
-    params = [make_parameter(np.array(values, "float64")) for values in params]
+    params = [parameter(values, "float64") for values in params]
     optimizer = dragon_optim.RMSprop(params, **options)
     backward_gradients(params, [np.array(values, "float64") for values in grads])
     optimizer.step()
@@ -178,7 +172,7 @@ def test_gradients_are_only_read():
 @pytest.mark.parametrize(("alpha", "value", "step"), [(0.9, 1.21, 137), (0.95, 2.575, 267)])
 def test_a_constant_gradient_makes_centered_nan_as_in_pytorch(alpha, value, step):
     """The variance rounds below zero, in the very step in which PyTorch's does."""
-    param = make_parameter(np.zeros(1, "float32"))
+    param = parameter(np.zeros(1))
     optimizer = dragon_optim.RMSprop([param], alpha=alpha, centered=True)
     feed_gradient(param, np.full(1, value, "float32"))
     for _ in range(step - 1):
@@ -189,7 +183,7 @@ def test_a_constant_gradient_makes_centered_nan_as_in_pytorch(alpha, value, step
 
 
 def test_half_precision_does_not_lose_eps_or_small_steps():
-    param = make_parameter(np.ones(1, "float16"))
+    param = parameter(np.ones(1), "float16")
     optimizer = dragon_optim.RMSprop([param], lr=1e-4, alpha=0.9)
     for _ in range(20):
         feed_gradient(param, np.full(1, 1e-4, "float16"))
@@ -202,7 +196,7 @@ def test_half_precision_does_not_lose_eps_or_small_steps():
 
 
 def test_an_overwritten_half_precision_parameter_is_believed():
-    param = make_parameter(np.ones(3, "float16"))
+    param = parameter(np.ones(3), "float16")
     optimizer = dragon_optim.RMSprop([param], lr=1e-4)
     feed_gradient(param, np.ones(3, "float16"))
     optimizer.step()
@@ -219,16 +213,16 @@ def test_an_overwritten_half_precision_parameter_is_believed():
 # --- what is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", cases.ERROR_CASES, ids=str)
+@pytest.mark.parametrize("error", refusals.ERROR_CASES, ids=str)
 def test_refused_by_the_constructor(error):
     with pytest.raises(error.exception, match=error.match):
-        dragon_optim.RMSprop([make_parameter(np.zeros(2, "float32"))], **error.options)
+        dragon_optim.RMSprop([parameter(np.zeros(2))], **error.options)
 
 
 @pytest.mark.parametrize("error", RANGE_ERRORS, ids=str)
 def test_refused_by_a_group(error):
-    group = dict(error.options, params=[make_parameter(np.zeros(2, "float32"))])
-    optimizer = dragon_optim.RMSprop([make_parameter(np.zeros(2, "float32"))])
+    group = dict(error.options, params=[parameter(np.zeros(2))])
+    optimizer = dragon_optim.RMSprop([parameter(np.zeros(2))])
     with pytest.raises(error.exception, match=error.match):
         optimizer.add_param_group(group)
     assert len(optimizer.param_groups) == 1
@@ -236,7 +230,7 @@ def test_refused_by_a_group(error):
 
 @pytest.mark.parametrize("error", RANGE_ERRORS, ids=str)
 def test_refused_at_the_next_step_and_nothing_changed(error):
-    param = make_parameter(np.ones(2, "float32"))
+    param = parameter(np.ones(2))
     optimizer = dragon_optim.RMSprop([param])
     feed_gradient(param, np.ones(2, "float32"))
     optimizer.param_groups[0].update(error.options)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import dragon
 import pytest
 
-from tests import cases, error_units, exact, golden
-from tests.optim import INSTRUCTION_SETS, Run, backward_gradients, using_instruction_set
+from tests import cases, error_units, exact
+from tests.golden.recording import DTYPES, EARLY, Recording, crc
+from tests.optim.runs import INSTRUCTION_SETS, Run, backward_gradients, using_instruction_set
 
 RECORDED = cases.TORCH_CASES + cases.TORCH_EDGE_CASES
-RECORDINGS = {dtype: golden.Recording(dtype) for dtype in golden.DTYPES}
+RECORDINGS = {dtype: Recording(dtype) for dtype in DTYPES}
 
 by_case = pytest.mark.parametrize("case", RECORDED, ids=str)
-by_dtype = pytest.mark.parametrize("dtype", golden.DTYPES)
+by_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 @pytest.fixture
@@ -31,9 +32,9 @@ def assert_is_recorded(case, dtype, run) -> list:
     """Run all steps and compare each with the recording; return the last snapshot."""
     recording = RECORDINGS[dtype]
     for step, entries in enumerate(run.steps()):
-        if step + 1 == golden.EARLY:
+        if step + 1 == EARLY:
             exact.assert_same_bits(entries, recording.snapshot(case, "early"), f"step {step}")
-        wrong = [i for i, entry in enumerate(entries) if golden.crc(entry) != recording.crcs(case)[step, i]]
+        wrong = [i for i, entry in enumerate(entries) if crc(entry) != recording.crcs(case)[step, i]]
         assert not wrong, f"step {step}: parameters {wrong} (or their states) leave PyTorch's trajectory"
     exact.assert_same_bits(entries, recording.snapshot(case, "ieee"), "last step")
     return entries

@@ -7,16 +7,14 @@ counted.
 
 from __future__ import annotations
 
-import gc
-
 import dragon
 import numpy as np
 import pytest
 from dragon.vm import torch
 
 import dragon_optim
-from tests.optim import feed_gradient
-from tests.optim.memory import MEGABYTE, fed, kept, ones, process_memory
+from tests.optim.memory import MEGABYTE, fed, growth, ones
+from tests.optim.support import feed_gradient
 
 pytestmark = [
     pytest.mark.usefixtures("ws"),
@@ -198,17 +196,11 @@ LOOPS = [
 def test_ten_thousand_steps_leave_nothing(ws, loop):
     params = [fed(4, 5) for _ in range(3)]
     optimizer = dragon_optim.RMSprop([{"params": params[:2]}, {"params": params[2:]}], momentum=0.9)
-    for i in range(100):
-        loop(optimizer, params, i)
-    gc.collect()
-    before, resident = kept(ws), process_memory()
-    for i in range(100, 10_000):
-        loop(optimizer, params, i)
-    gc.collect()
-    assert kept(ws) == before
+    grown = growth(ws, lambda i: loop(optimizer, params, i), 100, 9_900, collect=True)
+    assert grown.after == grown.before
     # One byte for each of 10,000 steps would be seen in what is counted; the process may grow by some pages
     # of its own.
-    assert process_memory() - resident < MEGABYTE
+    assert grown.resident < MEGABYTE
 
 
 # --- optimizers come and go -----------------------------------------------------------------------
@@ -226,19 +218,15 @@ def test_optimizers_over_one_model(ws, options):
     """
     params = [fed(10) for _ in range(200)]
 
-    def one():
+    def one(i):
         optimizer = dragon_optim.RMSprop(params, **options)
         optimizer.step()
         optimizer.zero_grad()
         optimizer.sum_grad()
 
-    for _ in range(10):
-        one()
-    before, resident = kept(ws), process_memory()
-    for _ in range(50):
-        one()
-    assert kept(ws) == before
-    assert process_memory() - resident < MEGABYTE
+    grown = growth(ws, one, 10, 50)
+    assert grown.after == grown.before
+    assert grown.resident < MEGABYTE
 
 
 @pytest.mark.parametrize(("options", "limit"), list(zip(OPTIONS, (5000, 6000, 17000))), ids=IDS)
@@ -251,36 +239,25 @@ def test_models_come_and_go(ws, options, limit):
     """
     count = 200
 
-    def one():
+    def one(i):
         params = [fed(10) for _ in range(count)]
         optimizer = dragon_optim.RMSprop(params, **options)
         optimizer.step()
 
-    for _ in range(5):
-        one()
-    before, resident = kept(ws), process_memory()
-    for _ in range(30):
-        one()
-    after = kept(ws)
-    assert len(after["graphs"]) - len(before["graphs"]) <= 30
-    assert after["names"] == before["names"]
-    assert process_memory() - resident < 30 * count * limit
+    grown = growth(ws, one, 5, 30)
+    assert len(grown.after["graphs"]) - len(grown.before["graphs"]) <= 30
+    assert grown.after["names"] == grown.before["names"]
+    assert grown.resident < 30 * count * limit
 
 
-def test_workspaces_come_and_go():
+def test_workspaces_come_and_go(ws):
     """A workspace takes all that its optimizers left with it."""
 
-    def one():
+    def one(i):
         with dragon.Workspace().as_default():
             params = [fed(1 << 16) for _ in range(4)]
             optimizer = dragon_optim.RMSprop(params, momentum=0.9)
             optimizer.step()
 
-    for _ in range(10):
-        one()
-    gc.collect()
-    resident = process_memory()
-    for _ in range(50):
-        one()
-    gc.collect()
-    assert process_memory() - resident < 4 * MEGABYTE  # each holds 4 MB
+    grown = growth(ws, one, 10, 50, collect=True)
+    assert grown.resident < 4 * MEGABYTE  # each holds 4 MB

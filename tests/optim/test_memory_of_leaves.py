@@ -9,7 +9,7 @@ import pytest
 
 import dragon_optim
 from dragon_optim._dragon import names
-from tests.optim.memory import MEGABYTE, kept, ones, process_memory
+from tests.optim.memory import MEGABYTE, growth, ones
 
 pytestmark = [
     pytest.mark.usefixtures("ws"),
@@ -56,20 +56,15 @@ def test_leaves_made_anew_in_every_step(ws, monkeypatch):
     weight = ones(1 << 13)
     optimizer = dragon_optim.RMSprop([weight])
 
-    def step():
+    def step(i):
         (ones(1 << 13) * weight).sum().backward()
         optimizer.step()
 
     with limits(monkeypatch, 100, MEGABYTE):
-        for _ in range(200):
-            step()
-        before, resident = kept(ws), process_memory()
-        for _ in range(2000):
-            step()
-        after = kept(ws)
-        assert dict(after, allocated=None) == dict(before, allocated=None)
-        assert after["allocated"] < MEGABYTE + 8 * weight._impl.nbytes  # the limit, and what lives now
-        assert process_memory() - resident < 2 * MEGABYTE
+        grown = growth(ws, step, 200, 2000)
+        assert dict(grown.after, allocated=None) == dict(grown.before, allocated=None)
+        assert grown.after["allocated"] < MEGABYTE + 8 * weight._impl.nbytes  # the limit, and what lives now
+        assert grown.resident < 2 * MEGABYTE
         assert bookkeeping(ws) <= 2 * 100
 
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The process never dies, and a failure changes nothing.
 
-In Dragon a wrong dtype, shape, device or name ends the process. Each case of `misuse_cases` and
-`misuse_surroundings` happens in a process of its own, and what is looked at is how that ended: with the
-expected Python exception (exit code 1) or, where the thing is legal, without one (exit code 0), never by a
-signal; with parameters, gradients, states and step counts as they were; and with an optimizer that goes on
-once the mistake is put right.
+In Dragon a wrong dtype, shape, device or name ends the process. Each case of `misuse.py` happens in a process
+of its own, and what is looked at is how that ended: with the expected Python exception (exit code 1) or,
+where the thing is legal, without one (exit code 0), never by a signal; with parameters, gradients, states and
+step counts as they were; and with an optimizer that goes on once the mistake is put right.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ import re
 
 import pytest
 
-from tests.optim import misuse_surroundings, support
+from tests.optim import forked_cases, misuse
 
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return support.run_cases("tests.optim.misuse_surroundings")
+    return forked_cases.run_cases("tests.optim.misuse")
 
 
-@pytest.mark.parametrize("case", misuse_surroundings.CASES, ids=str)
+@pytest.mark.parametrize("case", misuse.CASES, ids=str)
 def test_misuse(case, outcomes):
     outcome = outcomes[case.name]
     assert outcome["returncode"] >= 0, f"ended by signal {-outcome['returncode']}:\n{outcome['stderr']}"
@@ -36,5 +35,5 @@ def test_misuse(case, outcomes):
 
 
 def test_names_are_unique():
-    names = [case.name for case in misuse_surroundings.CASES]
+    names = [case.name for case in misuse.CASES]
     assert len(names) == len(set(names))

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import dragon_optim
-from tests.optim import feed_gradient, make_parameter
 from tests.optim.ranks import changes, errors, trajectories
+from tests.optim.support import feed_gradient, parameter
 
 pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun on the PATH")
 
@@ -131,7 +131,7 @@ def test_without_others(train, kind):
 
 
 def two_good_steps():
-    params = [make_parameter(np.ones(shape, "float32")) for shape in ((3,), (2, 2))]
+    params = [parameter(np.ones(shape)) for shape in ((3,), (2, 2))]
     optimizer = dragon_optim.RMSprop(params, lr=0.1, momentum=0.9)
     for param in params:
         feed_gradient(param, np.full(param.shape, 1.5, "float32"))
@@ -207,7 +207,7 @@ def stepped(*steps):
     """Parameters of ones that took `steps[i]` steps with a gradient of ones."""
     entries = []
     for place, count in enumerate(steps):
-        param = make_parameter(np.ones(SIZES[len(steps)][place], "float32"))
+        param = parameter(np.ones(SIZES[len(steps)][place]))
         feed_gradient(param, np.ones(param.shape, "float32"))
         optimizer = dragon_optim.RMSprop([param], lr=changes.LR)
         for _ in range(count):

@@ -15,8 +15,8 @@ from dragon.core.framework import workspace
 
 import dragon_optim
 from tests.operators.edges import in_child
-from tests.optim import feed_gradient, make_parameter
-from tests.optim.support import run_script
+from tests.optim.elsewhere import run_script
+from tests.optim.support import feed_gradient, parameter
 
 # Large enough that a step is divided among threads.
 LARGE = 1 << 18
@@ -36,7 +36,7 @@ class Training:
 
     def __init__(self, seed=0, size=LARGE):
         self._random = np.random.RandomState(seed)
-        self.params = [make_parameter(self._numbers(size)), make_parameter(self._numbers(7))]
+        self.params = [parameter(self._numbers(size)), parameter(self._numbers(7))]
         self.optimizer = dragon_optim.RMSprop(self.params, **OPTIONS)
 
     def _numbers(self, size):
@@ -316,7 +316,7 @@ def test_all_or_nothing(foreach):
 
     The first group has not moved.
     """
-    params = [make_parameter(np.ones(3, "float32")) for _ in range(4)]
+    params = [parameter(np.ones(3)) for _ in range(4)]
     groups = [{"params": params[:2]}, {"params": params[2:]}]
     optimizer = dragon_optim.RMSprop(groups, momentum=0.9, foreach=foreach)
     for param in params[:3]:

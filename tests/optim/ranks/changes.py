@@ -8,15 +8,15 @@ import numpy as np
 from dragon.core.framework import workspace
 
 import dragon_optim
-from tests.optim import feed_gradient, make_parameter
 from tests.optim.ranks import meeting, trajectories
+from tests.optim.support import feed_gradient, parameter
 
 LR = 0.1
 
 
 def fed(rank, *shapes):
     """Parameters of ones, with gradients whose mean is 1."""
-    params = [make_parameter(np.ones(shape, "float32")) for shape in shapes]
+    params = [parameter(np.ones(shape)) for shape in shapes]
     for param in params:
         feed_gradient(param, np.full(param.shape, 2.0 * rank, "float32"))
     return params

@@ -12,8 +12,8 @@ import dragon
 import numpy as np
 
 import dragon_optim
-from tests.optim import feed_gradient, make_parameter
 from tests.optim.ranks import meeting, trajectories
+from tests.optim.support import feed_gradient, parameter
 
 
 def ones(*shape, dtype="float32"):
@@ -24,7 +24,7 @@ class Training:
     """Two groups of one parameter each."""
 
     def __init__(self, **options):
-        self.params = [make_parameter(ones(3)), make_parameter(ones(2, 2))]
+        self.params = [parameter(ones(3)), parameter(ones(2, 2))]
         groups = [{"params": [param]} for param in self.params]
         self.optimizer = dragon_optim.RMSprop(groups, lr=0.1, momentum=0.9, **options)
 
@@ -166,7 +166,7 @@ DIFFERENT_MODELS = {
 
 def different_models(meet, models, frozen=False):
     """A step that must fail on both, as often as it is tried."""
-    params = [make_parameter(array) for array in models[meet.rank]]
+    params = [parameter(array, array.dtype) for array in models[meet.rank]]
     optimizer = dragon_optim.RMSprop(params, lr=0.1)
     for param in params:
         feed_gradient(param, np.ones(param.shape, param.dtype))

@@ -14,7 +14,7 @@ import numpy as np
 from dragon.vm import torch
 
 import dragon_optim
-from tests.optim import feed_gradient, make_parameter
+from tests.optim.support import feed_gradient, parameter
 
 RANKS = 2
 SHAPES = ((3, 5), (), (257,), (0,), (4,))
@@ -94,7 +94,7 @@ class Trajectory:
     def make(self):
         """Parameters, the same on every rank, and an optimizer of them."""
         params = [
-            make_parameter(np.random.RandomState(place).standard_normal(shape).astype(self.dtype(place)))
+            parameter(np.random.RandomState(place).standard_normal(shape), self.dtype(place))
             for place, shape in enumerate(SHAPES)
         ]
         if self.second_group is None:
