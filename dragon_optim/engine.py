@@ -5,6 +5,7 @@ The way of a step that was made before is a comparison of the groups with what w
 ``run_graph``.
 """
 
+import functools
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from dragon_optim import hyper, parameters, plan
@@ -43,6 +44,10 @@ class Engine:
         self._reduction = Reduction()
         self._waiting: List[Slot] = []  # slots whose gradient never existed yet
         self._waiting_of: Sequence[Slot] = ()  # the slots that they are among
+        # The slots that have joined, by the graph that they are in. Mostly one batch. Parameters that join
+        # one after another (layers unfrozen, experts chosen) get graphs of their own, each at least twice as
+        # large as the next. Dragon never frees a graph: one of all for each that joins would be n squared.
+        self._batches: List[List[Slot]] = []
         self._graphs: Dict[Any, Optional[graphs.Graph]] = {}  # by structure
         self._current: Dict[Any, Optional[graphs.Graph]] = {}  # by key, while nothing changes
         self._current_of: Any = None  # the revisions that they are for
@@ -65,6 +70,7 @@ class Engine:
         if self._waiting_of is not self._groups.slots:
             self._waiting_of = self._groups.slots
             self._waiting = [slot for slot in self._groups.slots if not slot.joined]
+            self._batches = [[slot for slot in self._groups.slots if slot.joined]]
         if self._waiting:
             flags = tensors.require_grad([slot.param for slot in self._waiting])
             candidates = [slot for slot, flag in zip(self._waiting, flags) if flag]  # no frozen backbone
@@ -78,6 +84,10 @@ class Engine:
         for slot in slots:
             slot.joined = True
         self._waiting = [slot for slot in self._waiting if not slot.joined]
+        self._batches.append(list(slots))
+        while len(self._batches) > 1 and len(self._batches[-2]) < 2 * len(self._batches[-1]):
+            last = self._batches.pop()
+            self._batches[-1] = self._batches[-1] + last
         self._current.clear()
 
     # Graphs, made once for each structure.
@@ -125,11 +135,11 @@ class Engine:
         """The slots whose gradients (sums) are edges."""
         return [slot for slot in self.slots if (slot.sum is not None if summed else slot.joined)]
 
-    def check_operators(self, summed: bool, absent: bool = False) -> List[Any]:
+    def check_operators(self, summed: bool, slots: Sequence[Slot], absent: bool = False) -> List[Any]:
         """The operator that finds what is wrong with a step; with `absent`, also without a gradient."""
-        taking = {slot.index for slot in self.taking(summed)}
-        if not taking:
+        if not slots:
             return []
+        taking = {slot.index for slot in slots}
         merged = [each._replace(foreach=True) for each in self._groups.plans]
         parts = plan.segments(merged, lambda slot: slot.index in taking)
         unique: List[plan.Segment] = []
@@ -140,11 +150,37 @@ class Engine:
                 seen.update(slot.index for slot in part.slots)
         return [self.edges(summed).check(unique, absent)]
 
-    def _step_operators(self, summed: bool) -> List[Any]:
-        taking = {slot.index for slot in self.taking(summed)}
+    def _update_operators(self, summed: bool, slots: Sequence[Slot]) -> List[Any]:
+        taking = {slot.index for slot in slots}
         parts = plan.segments(self._groups.plans, lambda slot: slot.index in taking)
-        edges = self.edges(summed)
-        return self.check_operators(summed) + [edges.update(self._kind, part) for part in parts]
+        return [self.edges(summed).update(self._kind, part) for part in parts]
+
+    def _run_update(self, summed: bool) -> None:
+        def check(slots: Sequence[Slot]) -> List[Any]:
+            return self.check_operators(summed, slots)
+
+        def update(slots: Sequence[Slot]) -> List[Any]:
+            return self._update_operators(summed, slots)
+
+        batches = self._batches
+        if summed:  # another rank of a process group may have a sum where this one never had a gradient
+            batches = [*batches, [slot for slot in self.slots if not slot.joined]]
+            batches = [[slot for slot in batch if slot.sum is not None] for batch in batches]
+            batches = [batch for batch in batches if batch]
+        if len(batches) == 1:
+            self._run_batches(("step", summed), batches, lambda slots: check(slots) + update(slots))
+        else:  # all checks before the first update
+            self._run_batches(("check", summed), batches, check)
+            self._run_batches(("update", summed), batches, update)
+
+    def _run_batches(
+        self, key: Any, batches: Sequence[Sequence[Slot]], make: Callable[[Sequence[Slot]], List[Any]]
+    ) -> None:
+        """Run a graph for each batch of slots; `make` gives its operators."""
+        for number, batch in enumerate(batches):
+            self.run(
+                (key, number, len(batch)), functools.partial(list, batch), functools.partial(make, batch)
+            )
 
     # The three things that an optimizer does.
 
@@ -172,7 +208,7 @@ class Engine:
             summed = self.round_open
         if summed:
             self.open_masked_round()
-        self.run(("step", summed), lambda: self.taking(summed), lambda: self._step_operators(summed))
+        self._run_update(summed)
         if summed:
             self.end_round()
 
@@ -207,9 +243,16 @@ class Engine:
         fresh &= self.table.trainable.view
         if not fresh.any():
             return
-        self.run("sum_grad", lambda: slots, lambda: [plan.accumulate(self.table, slots)])
+        if len(self._batches) > 1:  # all checks before the first sum
+            self._run_batches(
+                "check_grad", self._batches, functools.partial(self._accumulate, only_check=True)
+            )
+        self._run_batches("sum_grad", self._batches, self._accumulate)
         self._summed_passes = tape.passes(self.workspace)
         self.round_open = bool(self.table.summed.view.any())
+
+    def _accumulate(self, slots: Sequence[Slot], only_check: bool = False) -> List[Any]:
+        return [plan.accumulate(self.table, slots, only_check)] if slots else []
 
     def zero_grad(self, groups: Sequence[Group], set_to_none: bool) -> None:
         """Fill the gradients with zeros, or take them away."""
@@ -220,8 +263,7 @@ class Engine:
         self.prepare(groups, "zero_grad()")
         self._zero_mode.view[0] = bool(set_to_none)
 
-        def operators() -> List[Any]:
-            slots = self.taking(summed=False)
+        def operators(slots: Sequence[Slot]) -> List[Any]:
             return [plan.zero_grad(self._zero_mode, slots)] if slots else []
 
-        self.run("zero_grad", lambda: self.taking(summed=False), operators)
+        self._run_batches("zero_grad", self._batches, operators)

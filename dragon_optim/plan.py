@@ -112,14 +112,15 @@ class Edges(NamedTuple):
         return self.operator(kind, [part], states=list(part.states), checked=1)
 
 
-def accumulate(table: SlotTable, slots: Sequence[Slot]) -> Any:
-    """Return the operator that adds gradients to their sums."""
+def accumulate(table: SlotTable, slots: Sequence[Slot], only_check: bool) -> Any:
+    """Return the operator that adds gradients to their sums, or only looks whether it can."""
     return graphs.operator(
         "DragonOptimAccumulate",
         [table.fresh.name] + [slot.grad_name for slot in slots] + [slot.param.id for slot in slots],
         [table.sum(slot).id for slot in slots] + [table.summed.name],
         slots[0].param.device,
         slots=[slot.index for slot in slots],
+        only_check=int(only_check),
     )
 
 

@@ -121,7 +121,7 @@ class Reduction:
 
         def operators() -> List[Any]:
             packs = [packing.pack(edges, self._listed(packing, slots)) for packing in self._packings]
-            return (engine.check_operators(summed, absent=True) if slots else []) + packs
+            return engine.check_operators(summed, slots, absent=True) + packs
 
         engine.run(("pack", summed, len(slots), self._buffers()), lambda: slots, operators)
 

@@ -30,7 +30,9 @@ template <class Context>
 class AccumulateOp final : public dragon::Operator<Context> {
  public:
   AccumulateOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
-      : dragon::Operator<Context>(def, ws), slots_(Integers(def, "slots")) {
+      : dragon::Operator<Context>(def, ws),
+        slots_(Integers(def, "slots")),
+        only_check_(Integer(def, "only_check") != 0) {
     for (int64_t slot : slots_) num_slots_ = std::max(num_slots_, slot + 1);
   }
 
@@ -46,6 +48,7 @@ class AccumulateOp final : public dragon::Operator<Context> {
       if (TakesPart(fresh, i)) missing_bytes += Check(i, summed[slots_[i]] != 0);
     }
     ProbeMemory(missing_bytes);
+    if (only_check_) return;
     for (DType dtype : {DType::kFloat16, DType::kFloat32, DType::kFloat64}) Add(dtype, fresh, summed);
     for (size_t i = 0; i < size; ++i) {
       if (TakesPart(fresh, i)) summed[slots_[i]] = 1;
@@ -91,6 +94,7 @@ class AccumulateOp final : public dragon::Operator<Context> {
   }
 
   std::vector<int64_t> slots_;
+  bool only_check_;  // find what is wrong, write nothing
   int64_t num_slots_ = 0;
   std::vector<AccumulateTensor> tensors_;  // kept between runs: no allocation once warm
 };

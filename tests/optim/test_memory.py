@@ -13,8 +13,9 @@ import pytest
 from dragon.vm import torch
 
 import dragon_optim
+from dragon_optim._dragon import graphs
 from tests.optim.memory import MEGABYTE, fed, growth, ones
-from tests.optim.support import feed_gradient
+from tests.optim.support import backward, feed_gradient
 
 pytestmark = [
     pytest.mark.usefixtures("ws"),
@@ -208,6 +209,35 @@ def test_ten_thousand_steps_leave_nothing(ws, loop):
 
 OPTIONS = [{}, {"momentum": 0.9}, {"foreach": False}]
 IDS = ["plain", "momentum", "foreach=False"]
+
+
+@pytest.mark.parametrize("summed", [False, True], ids=["gradients", "sums"])
+def test_parameters_that_join_one_after_another(monkeypatch, summed):
+    """Layers are unfrozen, experts chosen: a new graph of all of them each time would be n squared edges.
+
+    Here each is in about log2(n) graphs of a kind.
+    """
+    edges = []
+    make = graphs.Graph.__init__
+
+    def counted(graph, where, operators):
+        edges.append(sum(len(each.input) + len(each.output) for each in operators))
+        make(graph, where, operators)
+
+    monkeypatch.setattr(graphs.Graph, "__init__", counted)
+    count = 128
+    params = [ones(2) for _ in range(count)]
+    optimizer = dragon_optim.RMSprop(params)
+    for number, param in enumerate(params):
+        backward(param, 1.0)
+        if summed:
+            optimizer.sum_grad()
+        optimizer.step()
+        assert param in optimizer.state
+        assert len(optimizer.state) == number + 1
+    assert sum(edges) < (30 if summed else 20) * count * np.log2(count)
+    expected = [1] * count if summed else list(range(count, 0, -1))
+    assert [optimizer.state[param]["step"] for param in params] == expected
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=IDS)

@@ -141,3 +141,27 @@ def test_a_frozen_backbone_costs_no_look_at_its_gradients(monkeypatch):
     backward(frozen[3], 1.0)
     optimizer.step()
     assert optimizer.state[frozen[3]]["step"] == 1
+
+
+@pytest.mark.parametrize("what", ["step", "sum_grad"])
+def test_nothing_has_changed_also_where_there_are_several_graphs(what):
+    """A parameter that joined late has a graph of its own; all are checked before the first one writes."""
+    early, late = [parameter([1.0, 2.0]) for _ in range(4)], parameter([1.0, 2.0])
+    optimizer = dragon_optim.RMSprop([*early, late])
+    for param in early:
+        backward(param, 1.0)
+    optimizer.step()
+    backward(late, 1.0)
+    optimizer.step()
+    for param in (*early, late):
+        backward(param, 1.0)
+    late.grad._impl.FromNumpy(np.ones(5, "float32"), True)
+    before = [values(param).tolist() for param in early]
+    with pytest.raises(ValueError, match="gradient"):
+        getattr(optimizer, what)()
+    assert [values(param).tolist() for param in early] == before
+    assert [optimizer.state[param]["step"] for param in early] == [2] * 4
+    late.grad._impl.FromNumpy(np.ones(2, "float32"), True)
+    getattr(optimizer, what)()
+    optimizer.step()
+    assert optimizer.state[late]["step"] == {"step": 3, "sum_grad": 2}[what]
