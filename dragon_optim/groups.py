@@ -114,6 +114,7 @@ class WatchedGroups:
         self._seen_params = [tuple(group["params"]) for group in groups]
         self._group_slots = [tuple(map(self._table.add, params)) for params in self._seen_params]
         self.slots = list({slot.index: slot for slots in self._group_slots for slot in slots}.values())
+        self._table.keep(self.slots)
         self._params = [slot.param for slot in self.slots]
         self._seen_trainable = []
         rows = max(1, len(groups))  # Dragon has no size 0

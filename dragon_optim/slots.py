@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The parameters of an optimizer, each with its states: who owns which memory.
 
-A parameter has a slot from the moment it joins a group, for as long as the optimizer lives. The slot holds
-the parameter, so that Dragon cannot give its name to another one while there is state for it.
+A parameter has a slot from the moment it joins a group until it has left its group and its state was cleared.
+The slot holds the parameter, so that Dragon cannot give its name to another one while there is state for it.
 """
 
+import heapq
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from dragon.vm.torch.core.tensor import Tensor
 
@@ -17,7 +18,18 @@ from dragon_optim._dragon.workspace import Workspace
 class Slot:
     """One parameter, its states, and what the user keeps beside them."""
 
-    __slots__ = ("extra", "grad_name", "index", "joined", "name", "param", "states", "sum", "workspace")
+    __slots__ = (
+        "extra",
+        "grad_name",
+        "in_group",
+        "index",
+        "joined",
+        "name",
+        "param",
+        "states",
+        "sum",
+        "workspace",
+    )
 
     def __init__(self, param: Tensor, index: int, workspace: Workspace) -> None:
         self.workspace = workspace  # outlives the parameter: slots are cleared in alphabetical order
@@ -25,6 +37,7 @@ class Slot:
         self.index = index
         self.name: str = param.id
         self.grad_name = names.gradient_name(param)
+        self.in_group = True
         self.joined = False  # whether its gradient is an edge of the graphs
         self.states: Dict[str, Tensor] = {}  # all that graphs know; those without memory are not in use yet
         self.sum: Optional[Tensor] = None  # what sum_grad() adds to
@@ -42,6 +55,7 @@ class SlotTable:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.slots: List[Slot] = []
+        self._free_indices: List[int] = []  # a heap: those of slots that are gone
         # By id of Dragon's tensor object, which the parameter of the slot keeps alive.
         self._by_tensor: Dict[int, Slot] = {}
         # Raised whenever graphs have to be looked up anew: a state was cleared (its parameter may have
@@ -67,13 +81,41 @@ class SlotTable:
         """Return the slot of a parameter, a new one if it has none."""
         slot = self.find(param)
         if slot is None:
-            slot = Slot(param, len(self.slots), self.workspace)
+            index = heapq.heappop(self._free_indices) if self._free_indices else len(self.slots)
+            slot = Slot(param, index, self.workspace)
             if slot.index >= self.steps.view.size:
                 for array in self.arrays():
                     array.resize(2 * (slot.index + 1))
             self.slots.append(slot)
             self._by_tensor[tensors.identity(param)] = slot
         return slot
+
+    def keep(self, in_groups: Sequence[Slot]) -> None:
+        """Take note of which slots the groups hold. The sums of the others go, and they too without state."""
+        kept = {slot.index for slot in in_groups}
+        for slot in list(self.slots):
+            slot.in_group = slot.index in kept
+            if not slot.in_group:
+                if slot.sum is not None:
+                    slot.sum = None
+                    self.summed.view[slot.index] = 0
+                    self.generation += 1
+                self._remove_if_bare(slot)
+
+    def is_bare(self, slot: Slot) -> bool:
+        """Whether there is nothing to show of a parameter in `state`."""
+        in_use = any(tensors.has_data(state) for state in slot.states.values())
+        return not in_use and not slot.extra and self.steps.view[slot.index] == 0
+
+    def _remove_if_bare(self, slot: Slot) -> None:
+        if not self.is_bare(slot):
+            return
+        self.slots.remove(slot)
+        del self._by_tensor[tensors.identity(slot.param)]
+        for array in self.arrays():
+            array.view[slot.index] = 0
+        heapq.heappush(self._free_indices, slot.index)
+        self.generation += 1  # its index, and the names of its states, will be another's
 
     def state(self, slot: Slot, name: str) -> Tensor:
         """Return a state's tensor. A new one has no memory before the first gradient."""
@@ -106,3 +148,5 @@ class SlotTable:
             self.drop_state(slot, name)
         slot.extra.clear()
         self.steps.view[slot.index] = 0
+        if not slot.in_group:
+            self._remove_if_bare(slot)

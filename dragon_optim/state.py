@@ -119,10 +119,12 @@ class OptimizerState(MutableMapping):
 
     def _put(self, key: Any, value: Any) -> None:
         slot = self._table.find(key)
+        if slot is not None:
+            self._table.clear(slot)
+            slot = self._table.find(key)  # gone if its parameter is in no group any more
         if slot is None:
             self._other[key] = value
             return
-        self._table.clear(slot)
         for name, each in value.items():
             self[key].put(name, each)
 
@@ -150,7 +152,7 @@ class OptimizerState(MutableMapping):
 
     def clear(self) -> None:
         """Forget everything."""
-        for slot in self._table.slots:
+        for slot in list(self._table.slots):  # those of no group go
             self._table.clear(slot)
         self._other.clear()
 
