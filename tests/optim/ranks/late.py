@@ -8,11 +8,11 @@ from dragon.vm import torch
 
 import dragon_optim
 from tests.optim.ranks import meeting
-from tests.optim.support import parameter as make_parameter
+from tests.optim.support import parameter
 
 
 def parameters():
-    return [make_parameter(np.ones(3, "float32")), make_parameter(np.ones((2, 3), "float32"))]
+    return [parameter(np.ones(3)), parameter(np.ones((2, 3)))]
 
 
 def feed(param):
@@ -40,25 +40,26 @@ def after_two_steps():
     return optimizer, params
 
 
-def wrong_state(rank):
-    """Rank 0 has no gradient of the second parameter, and a state of it that does not fit."""
+def second_gradient_on_rank_1(rank):
     optimizer, params = after_two_steps()
     optimizer.zero_grad(set_to_none=True)
     feed(params[0])
     if rank == 1:
         feed(params[1])
-    else:
+    return optimizer, params
+
+
+def wrong_state(rank):
+    """Rank 0 has no gradient of the second parameter, and a state of it that does not fit."""
+    optimizer, params = second_gradient_on_rank_1(rank)
+    if rank == 0:
         optimizer.state[params[1]]["square_avg"]._impl.FromNumpy(np.ones(5, "float32"), True)
     return outcome(optimizer, params)
 
 
 def wrong_dtype(rank):
-    optimizer, params = after_two_steps()
-    optimizer.zero_grad(set_to_none=True)
-    feed(params[0])
-    if rank == 1:
-        feed(params[1])
-    else:
+    optimizer, params = second_gradient_on_rank_1(rank)
+    if rank == 0:
         params[1]._impl.FromNumpy(np.ones((2, 3)), True)
     return outcome(optimizer, params)
 
