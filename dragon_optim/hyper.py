@@ -9,6 +9,7 @@ import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import workspace
+from dragon_optim.parameters import printable
 
 
 def as_number(key: str, value: Any) -> float:
@@ -28,7 +29,7 @@ def as_number(key: str, value: Any) -> float:
         raise OverflowError(f"{key} is too large for a float: {value!r:.40}") from error
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{key} must be a number, but got {value!r} of type {type(value).__name__}"
+            f"{key} must be a number, but got {printable(value)!r} of type {type(value).__name__}"
         ) from error
 
 

@@ -21,7 +21,11 @@ def type_name(value: Any) -> str:
 
 
 def printable(value: Any) -> Any:
-    """The value, or words for a tensor that Dragon cannot print without ending the process."""
+    """The value, with words for each tensor in it that Dragon cannot print without ending the process."""
+    if type(value) in (list, tuple):
+        return type(value)(printable(each) for each in value)
+    if type(value) is dict:
+        return {key: printable(each) for key, each in value.items()}
     if isinstance(value, Tensor):
         try:
             workspace.check_readable(value, type_name(value))

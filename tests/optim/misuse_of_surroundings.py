@@ -134,6 +134,36 @@ def printed_after_the_workspace_was_cleared(w):
     yield lambda: repr(w.optimizer)
 
 
+def _without_data():
+    tensor = torch.ones(1)
+    tensor._impl.Reset()
+    return tensor
+
+
+@misuse(TypeError, "^lr must be a number, but got .*without|^lr must be a number, but got .*no data")
+def hyper_parameter_that_cannot_be_printed(w):
+    """The message names the value, and Dragon ends the process when it prints this one."""
+    w.group["lr"] = [_without_data()]
+    yield w.optimizer.step
+
+
+@misuse(None)
+def unknown_key_that_cannot_be_printed(w):
+    w.group["mine"] = {"a": (1, [_without_data()])}
+    yield lambda: repr(w.optimizer)
+
+
+@misuse(RuntimeError, "workspace that is gone")
+def state_of_a_dead_workspaces_parameter_that_joins(w):
+    other = workspace.Workspace()
+    with other.as_default():
+        param = torch.nn.Parameter(torch.ones(3))
+    w.optimizer.state[param] = {"step": 3}
+    del other
+    gc.collect()
+    yield lambda: w.optimizer.add_param_group({"params": [param]})
+
+
 # --- closures -------------------------------------------------------------------------------------
 
 
