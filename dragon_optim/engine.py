@@ -101,13 +101,10 @@ class Engine:
         """What the operators of an update share."""
         return plan.Edges(self.table, self._groups.hyper, summed)
 
-    def run(
-        self, key: Any, get_slots: Callable[[], Sequence[Slot]], make: Callable[[], Sequence[Any]]
-    ) -> None:
+    def run(self, key: Any, slots: Sequence[Slot], make: Callable[[Sequence[Slot]], List[Any]]) -> None:
         """Run the graph of `key` over some slots.
 
-        They are asked for when anything has changed. When a structure is met first, `make` gives the
-        operators; it may give none.
+        When a structure is met first, `make` gives the operators from the slots; it may give none.
         """
         if self._generation != self.table.generation:
             self._generation = self.table.generation
@@ -118,13 +115,12 @@ class Engine:
             self._current_of = revisions
             self._current.clear()
         if key not in self._current:
-            slots = get_slots()
             dtypes = tuple((slot.index, slot.param.dtype) for slot in slots)
             structure = (key, dtypes, self._groups.structure())
             if structure not in self._graphs:
                 # Dtypes and devices may have changed since the parameters were taken.
                 parameters.check([slot.param for slot in slots], self.workspace, allow_non_leaf=True)
-                operators = make()
+                operators = make(slots)
                 self._graphs[structure] = graphs.Graph(self.workspace, operators) if operators else None
             self._current[key] = self._graphs[structure]
         graph = self._current[key]
@@ -139,9 +135,8 @@ class Engine:
         """The operator that finds what is wrong with a step; with `absent`, also without a gradient."""
         if not slots:
             return []
-        taking = {slot.index for slot in slots}
         merged = [each._replace(foreach=True) for each in self._groups.plans]
-        parts = plan.segments(merged, lambda slot: slot.index in taking)
+        parts = plan.segments(merged, slots)
         unique: List[plan.Segment] = []
         seen: Set[int] = set()
         for part in parts:
@@ -151,8 +146,7 @@ class Engine:
         return [self.edges(summed).check(unique, absent)]
 
     def _update_operators(self, summed: bool, slots: Sequence[Slot]) -> List[Any]:
-        taking = {slot.index for slot in slots}
-        parts = plan.segments(self._groups.plans, lambda slot: slot.index in taking)
+        parts = plan.segments(self._groups.plans, slots)
         return [self.edges(summed).update(self._kind, part) for part in parts]
 
     def _run_update(self, summed: bool) -> None:
@@ -178,9 +172,7 @@ class Engine:
     ) -> None:
         """Run a graph for each batch of slots; `make` gives its operators."""
         for number, batch in enumerate(batches):
-            self.run(
-                (key, number, len(batch)), functools.partial(list, batch), functools.partial(make, batch)
-            )
+            self.run((key, number, len(batch)), batch, make)
 
     # The three things that an optimizer does.
 

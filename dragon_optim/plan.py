@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From parameter groups to operators: which parameters one operator updates, and with which edges."""
 
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
 from dragon.vm.torch.core.cpp import device as Device
 
@@ -34,12 +34,12 @@ class Segment(NamedTuple):
         return [slot for _, slot in self.members]
 
 
-def _waves(plan: GroupPlan, takes: Callable[[Slot], bool]) -> Iterable[List[Tuple[int, Slot]]]:
+def _waves(plan: GroupPlan, wanted: Set[int]) -> Iterable[List[Tuple[int, Slot]]]:
     """Divide a group's parameters so that none stands twice in a part."""
     waves: List[List[Tuple[int, Slot]]] = []
     seen: Dict[int, int] = {}
     for position, slot in enumerate(plan.slots):
-        if not takes(slot):
+        if slot.index not in wanted:
             continue
         wave = seen[slot.index] = seen.get(slot.index, -1) + 1
         if wave == len(waves):
@@ -48,11 +48,12 @@ def _waves(plan: GroupPlan, takes: Callable[[Slot], bool]) -> Iterable[List[Tupl
     return waves
 
 
-def segments(plans: Sequence[GroupPlan], takes: Callable[[Slot], bool]) -> List[Segment]:
-    """Return the segments of all groups, in running order, of the parameters that `takes` accepts."""
+def segments(plans: Sequence[GroupPlan], slots: Iterable[Slot]) -> List[Segment]:
+    """Return the segments of all groups, in running order, over these slots only."""
+    wanted = {slot.index for slot in slots}
     result = []
     for group, plan in enumerate(plans):
-        for wave in _waves(plan, takes):
+        for wave in _waves(plan, wanted):
             by_dtype: Dict[str, List[Tuple[int, Slot]]] = {}
             for position, slot in wave:
                 by_dtype.setdefault(slot.param.dtype, []).append((position, slot))
@@ -132,13 +133,8 @@ def zero_grad(mode: graphs.HostArray, slots: Sequence[Slot]) -> Any:
 
 
 def numel(slot: Slot) -> int:
-    """The elements of a parameter: the product of its dimensions.
-
-    Dragon's own count leaves zeros out.
-    """
-    count = 1
-    for dim in slot.param.shape:
-        count *= dim
+    """The elements of a parameter: the product of its dimensions, where a tensor's size leaves zeros out."""
+    count: int = slot.param.shape.numel()
     return count
 
 

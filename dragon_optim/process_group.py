@@ -119,11 +119,11 @@ class Reduction:
         if summed:
             engine.open_masked_round()
 
-        def operators() -> List[Any]:
-            packs = [packing.pack(edges, self._listed(packing, slots)) for packing in self._packings]
-            return engine.check_operators(summed, slots, absent=True) + packs
+        def operators(listed: Sequence[Slot]) -> List[Any]:
+            packs = [packing.pack(edges, self._listed(packing, listed)) for packing in self._packings]
+            return engine.check_operators(summed, listed, absent=True) + packs
 
-        engine.run(("pack", summed, len(slots), self._buffers()), lambda: slots, operators)
+        engine.run(("pack", summed, len(slots), self._buffers()), slots, operators)
 
     def _all_reduce(self, engine: "Engine", process_group: Any) -> None:
         key = str(process_group.arguments)
@@ -148,11 +148,10 @@ class Reduction:
             return
         edges = engine.edges(summed)
 
-        def operators() -> List[Any]:
-            taking = engine.taking(summed)
-            return [packing.unpack(edges, self._listed(packing, taking)) for packing in self._packings]
+        def operators(listed: Sequence[Slot]) -> List[Any]:
+            return [packing.unpack(edges, self._listed(packing, listed)) for packing in self._packings]
 
-        engine.run(("unpack", summed, self._buffers()), lambda: engine.taking(summed), operators)
+        engine.run(("unpack", summed, self._buffers()), engine.taking(summed), operators)
 
     def _present_somewhere(self) -> List[Slot]:
         present = []

@@ -76,10 +76,10 @@ class ParameterState(MutableMapping):
             del self._slot.extra[key]
 
     def __iter__(self) -> Iterator[str]:
-        tensors = [name for name in self._names if self._in_use(name)]
-        if tensors or self._table.steps.view[self._slot.index] > 0:
+        in_use = [name for name in self._names if self._in_use(name)]
+        if in_use or self._table.steps.view[self._slot.index] > 0:
             yield "step"
-        yield from tensors
+        yield from in_use
         yield from list(self._slot.extra)
 
     def __contains__(self, key: object) -> bool:
@@ -133,6 +133,7 @@ class OptimizerState(MutableMapping):
         claimed = []
         for param in params:
             if isinstance(param, Tensor) and self._table.find(param) is None and param in self._other:
+                workspace.check_readable(param, "a parameter that has state")
                 entry = ParameterState(self._table, Slot(param, -1, self._table.workspace), self._names)
                 claimed.append((param, entry.checked_all(self._other[param])))
         return claimed
@@ -191,7 +192,7 @@ class OptimizerState(MutableMapping):
         slot = self._table.find(key)
         if slot is None:
             return key in self._other
-        return len(ParameterState(self._table, slot, self._names)) > 0
+        return not self._table.is_bare(slot)
 
     def __iter__(self) -> Iterator[Any]:
         yield from [slot.param for slot in self._table.slots if slot.param in self]

@@ -12,16 +12,10 @@
 #include "kernels/cpu/work_list.h"
 
 namespace dragon_optim {
-namespace {
-
-constexpr int64_t kAlignment = 64;
-
-}  // namespace
-
 void Accumulate(DType grad_dtype, const AccumulateTensor* tensors, int64_t count, int threads) {
   thread_local std::vector<WorkPosition> starts;
   const ScopedIeeeFloatMode float_mode;
-  const WorkList<AccumulateTensor> work(tensors, count, kAlignment, threads, starts);
+  const WorkList<AccumulateTensor> work(tensors, count, kLineElements, threads, starts);
   const int64_t sum_item_size = ItemSize(ArithmeticDType(grad_dtype));
   WithGradientLoops(ActiveKernels(), grad_dtype, [&](const auto& loops, int64_t item_size) {
     work.ForEachRange([&](int64_t i, int64_t begin, int64_t end) {

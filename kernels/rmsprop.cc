@@ -15,9 +15,6 @@
 namespace dragon_optim {
 namespace {
 
-// Threads take turns at the borders of cache lines: 64 elements of every dtype fill whole ones.
-constexpr int64_t kAlignment = 64;
-
 struct Scratch {
   std::vector<Gradient> gradients;
   std::vector<double> clip_factors;
@@ -72,7 +69,7 @@ template <typename T, typename Loop>
 void ForEachRange(const Call& call, const Loop& loop) {
   Scratch& scratch = ThreadScratch();
   const double* clip_factors = ClipsNorm(call.options) ? ClipFactors(call, scratch) : nullptr;
-  const WorkList<RMSpropTensor> work(call.tensors, call.count, kAlignment, call.threads, scratch.starts);
+  const WorkList<RMSpropTensor> work(call.tensors, call.count, kLineElements, call.threads, scratch.starts);
   work.ForEachRange([&](int64_t i, int64_t begin, int64_t end) {
     const T clip_factor = clip_factors == nullptr ? T(1) : static_cast<T>(clip_factors[i]);
     loop(clip_factor, Range(call, i, begin, end));

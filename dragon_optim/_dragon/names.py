@@ -24,12 +24,11 @@ from typing import Any, Deque, List
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import tape
+from dragon_optim._dragon import hooks, tape
 from dragon_optim._dragon.workspace import Workspace
 
 _PREFIX = "optim_"  # with its number short enough for a C++ string that allocates nothing
 _POOL = "_dragon_optim_tensor_pool"
-_INSTALLED = "_dragon_optim"
 _RETIRED_NAMES = 16384
 _RETIRED_BYTES = 64 << 20
 
@@ -192,10 +191,8 @@ def _retire_ghosts(workspace: Workspace) -> None:
 
 def install() -> None:
     """Keep gradients of dead tensors from new ones, from now on, in every workspace."""
-    if hasattr(Workspace.HandlePool.release, _INSTALLED):
+    if not hooks.install(Workspace.HandlePool, "release", _release_or_retire):
         return
-    setattr(_release_or_retire, _INSTALLED, True)
-    Workspace.HandlePool.release = _release_or_retire
     for each in gc.get_objects():  # the workspaces that there are already; nothing else lists them
         if type(each) is Workspace:
             _retire_ghosts(each)

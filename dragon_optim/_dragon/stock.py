@@ -6,7 +6,8 @@ from typing import Any
 
 from dragon.vm.torch.core.optim.optimizer import Optimizer
 
-_INSTALLED = "_dragon_optim"
+from dragon_optim._dragon import hooks
+
 _get_grad = Optimizer._get_grad
 
 
@@ -22,6 +23,4 @@ def install() -> None:
     ``zero_grad(set_to_none=True)``, ours as well as theirs, leaves an empty tensor; at that the next stock
     ``zero_grad()`` or ``sum_grad()`` would end the process.
     """
-    if not hasattr(Optimizer._get_grad, _INSTALLED):
-        setattr(_get_grad_with_data, _INSTALLED, True)
-        Optimizer._get_grad = staticmethod(_get_grad_with_data)
+    hooks.install(Optimizer, "_get_grad", _get_grad_with_data, static=True)

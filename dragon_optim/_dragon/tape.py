@@ -10,6 +10,7 @@ from typing import Any, Dict, Sequence
 
 from dragon.core.framework import tapes
 
+from dragon_optim._dragon import hooks
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -79,6 +80,4 @@ def _recorded_run_backward(
 
 def install() -> None:
     """Record from now on, in every workspace."""
-    if not hasattr(Workspace.run_backward, _ATTRIBUTE):
-        setattr(_recorded_run_backward, _ATTRIBUTE, True)
-        Workspace.run_backward = _recorded_run_backward
+    hooks.install(Workspace, "run_backward", _recorded_run_backward)

@@ -23,6 +23,9 @@ constexpr int64_t kPartElements = 16 * 1024;
 // What beginning a tensor costs, in elements.
 constexpr int64_t kTensorCost = 64;
 
+// Threads take turns at the borders of cache lines: 64 elements of every dtype fill whole ones.
+constexpr int64_t kLineElements = 64;
+
 struct WorkPosition {
   int64_t tensor;
   int64_t element;
