@@ -7,6 +7,7 @@ Change the import, keep the PyTorch recipe::
     optimizer = dragon_optim.RMSprop(model.parameters(), lr=0.01, alpha=0.99, momentum=0.9, centered=True)
 """
 
+from dragon_optim._dragon import copying as _copying
 from dragon_optim._dragon import library as _library
 from dragon_optim._dragon import names as _names
 from dragon_optim._dragon import stock as _stock
@@ -17,8 +18,19 @@ _library.load()
 _tape.install()
 _names.install()
 _stock.install()
+_copying.install()
 
+from dragon_optim.hooks import (  # noqa: E402
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from dragon_optim.optimizer import Optimizer  # noqa: E402  the operators must be registered first
 from dragon_optim.rmsprop import RMSprop  # noqa: E402
 
-__all__ = ["Optimizer", "RMSprop", "__version__"]
+__all__ = [
+    "Optimizer",
+    "RMSprop",
+    "__version__",
+    "register_optimizer_step_post_hook",
+    "register_optimizer_step_pre_hook",
+]

@@ -37,7 +37,7 @@ class Engine:
             raise ValueError(f"Dragon has no operator {kind!r}: load the library that registers it first")
         self.workspace = workspace.current()
         self.table = SlotTable(self.workspace)
-        self._turn = OneAtATime()
+        self.turn = OneAtATime()  # held during a call that runs graphs
         self._kind = kind
         self._groups = WatchedGroups(self.table, fields, states)
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")
@@ -188,7 +188,7 @@ class Engine:
             before()
             self.prepare(groups(), "step()")
 
-        with self._turn:
+        with self.turn:
             self._step(prepare)
 
     def _step(self, prepare: Callable[[], None]) -> None:
@@ -221,7 +221,7 @@ class Engine:
 
     def sum_grad(self, groups: Sequence[Group]) -> None:
         """Add the gradients of the parameters that a backward pass has reached since the last call."""
-        with self._turn:
+        with self.turn:
             self._sum_grad(groups)
 
     def _sum_grad(self, groups: Sequence[Group]) -> None:
@@ -248,7 +248,7 @@ class Engine:
 
     def zero_grad(self, groups: Sequence[Group], set_to_none: bool) -> None:
         """Fill the gradients with zeros, or take them away."""
-        with self._turn:
+        with self.turn:
             self._zero_grad(groups, set_to_none)
 
     def _zero_grad(self, groups: Sequence[Group], set_to_none: bool) -> None:

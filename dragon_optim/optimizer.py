@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The base class: groups, state, and the life of a step."""
 
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Tuple, Union
 
 from dragon.vm import torch
 from dragon.vm.torch.core.optim import optimizer as stock
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim import hyper, parameters
+from dragon_optim import hooks, hyper, parameters
 from dragon_optim.engine import Engine
+from dragon_optim.saving import Savable
 from dragon_optim.state import OptimizerState
 
 
@@ -21,7 +22,7 @@ GRAD_SCALE, _CLIP_NORM, _CLIP_VALUE = Default(1), Default(0), Default(0)
 Params = Iterable[Union[Tensor, Dict[str, Any], Tuple[str, Tensor]]]
 
 
-class Optimizer(stock.Optimizer):
+class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
     r"""Base class of the optimizers: everything but the update itself.
 
     A subclass names the operator that runs, the hyper-parameters that it reads and the states that it keeps;
@@ -108,8 +109,7 @@ class Optimizer(stock.Optimizer):
                 self.defaults.setdefault(key, int(value))
         self._check_defaults()
         self.param_groups: List[Dict[str, Any]] = []
-        self._engine = Engine(self.operator_type or "", self.hyper_fields, self.state_names)
-        self._state = OptimizerState(self._engine.table, self.known_states)
+        self._start()
         groups = parameters.as_list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -117,6 +117,17 @@ class Optimizer(stock.Optimizer):
             groups = [{"params": groups}]
         for group in groups:
             self.add_param_group(group)
+
+    def _start(self) -> None:
+        """Make what belongs to this very object and is never copied."""
+        self._engine = Engine(self.operator_type or "", self.hyper_fields, self.state_names)
+        self._state = OptimizerState(self._engine.table, self.known_states)
+        self._hooks = hooks.HookTables()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in cls.__dict__:
+            cls.step = hooks.around_step(cls.step)  # type: ignore[method-assign]
 
     def _check_defaults(self) -> None:
         for field in self.hyper_fields:
@@ -198,6 +209,7 @@ class Optimizer(stock.Optimizer):
                 "none: pass model.named_parameters(), or model.parameters()."
             )
 
+    @hooks.around_step
     def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:
         """Update every parameter that has a gradient.
 
@@ -277,11 +289,15 @@ class Optimizer(stock.Optimizer):
         if drop_sums:
             self._engine.end_round()
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise NotImplementedError(
-            f"{type(self).__name__} cannot be copied or pickled yet, since Dragon's tensors cannot: take "
-            "param_groups and the arrays of state by hand (documentation, Getting started)."
-        )
+    def _fail_step(self, error: BaseException) -> NoReturn:
+        """Raise what a step pre-hook raised; in a process group, where the other ranks hear of it."""
+
+        def fail() -> None:
+            raise error
+
+        if self.operator_type is not None:
+            self._engine.step(lambda: self.param_groups, fail)
+        raise error
 
     def __repr__(self) -> str:
         text = f"{type(self).__name__} ("

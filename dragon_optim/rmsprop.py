@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """RMSprop: arguments, their ranges, and which states they need."""
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, ClassVar, Dict, Optional, Tuple
 
 from dragon_optim._warnings import warn
 from dragon_optim.groups import NOT_DIFFERENTIABLE
@@ -146,6 +146,17 @@ class RMSprop(Optimizer):
     )
 
     known_states = ("square_avg", "momentum_buffer", "grad_avg", "master_param")
+
+    required_states = ("square_avg",)
+    required_keys = ("lr", "alpha", "eps", "weight_decay")
+    # PyTorch's RMSprop got these one after another, and fills them in the same way.
+    legacy_defaults: ClassVar[Dict[str, Any]] = {
+        "momentum": 0,
+        "centered": False,
+        "foreach": None,
+        "maximize": False,
+        "differentiable": False,
+    }
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """``optimizer.state``: PyTorch's mapping of a parameter to its states, over our memory."""
 
+import copy
 import operator
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
@@ -9,6 +10,7 @@ import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import graphs, tensors, workspace
+from dragon_optim.arrays import is_foreign, to_array
 from dragon_optim.slots import Slot, SlotTable
 
 
@@ -44,7 +46,7 @@ class ParameterState(MutableMapping):
             return _as_step(value)
         if key not in self._names:
             return value
-        array = _as_array(value, key)
+        array = to_array(value, key)
         shape = tuple(self._slot.param.shape)
         if array.shape != shape:
             raise ValueError(f"{key} must have the shape of its parameter, {shape}, but got {array.shape}")
@@ -57,6 +59,12 @@ class ParameterState(MutableMapping):
         if not isinstance(entries, Mapping):
             raise TypeError(f"the state of a parameter must be a mapping, but got {type(entries).__name__}")
         return {name: self.checked(name, each) for name, each in entries.items()}
+
+    def checked_copy(self, entries: Mapping) -> Dict[str, Any]:
+        """As `checked_all`; what the user keeps here beside the states is copied as well."""
+        checked = self.checked_all(entries)
+        mine = ("step", *self._names)
+        return {name: each if name in mine else copy.deepcopy(each) for name, each in checked.items()}
 
     def put(self, key: str, value: Any) -> None:
         """Take over what `checked` returned. Cannot fail."""
@@ -111,11 +119,17 @@ class OptimizerState(MutableMapping):
 
     def _checked(self, key: Any, value: Any) -> Any:
         # Copies: `value` may be the very entry that is cleared next, or hold its tensors.
-        slot = self._table.find(key)
-        if slot is None:
+        if self._table.find(key) is None:
             return value
-        entry: ParameterState = self[key]
-        return entry.checked_all(value)
+        return self.entry_of(key).checked_all(value)
+
+    def entry_of(self, param: Tensor) -> ParameterState:
+        """The states of a parameter; of one that has not joined yet, only to check what it would be given."""
+        slot = self._table.find(param)
+        if slot is None:
+            workspace.check_readable(param, "a parameter that has state")
+            slot = Slot(param, -1, self._table.workspace)
+        return ParameterState(self._table, slot, self._names)
 
     def _put(self, key: Any, value: Any) -> None:
         slot = self._table.find(key)
@@ -133,9 +147,7 @@ class OptimizerState(MutableMapping):
         claimed = []
         for param in params:
             if isinstance(param, Tensor) and self._table.find(param) is None and param in self._other:
-                workspace.check_readable(param, "a parameter that has state")
-                entry = ParameterState(self._table, Slot(param, -1, self._table.workspace), self._names)
-                claimed.append((param, entry.checked_all(self._other[param])))
+                claimed.append((param, self.entry_of(param).checked_all(self._other[param])))
         return claimed
 
     def hand_over(self, claimed: List[Tuple[Any, Dict[str, Any]]]) -> None:
@@ -146,7 +158,10 @@ class OptimizerState(MutableMapping):
 
     def replace(self, value: Mapping) -> None:
         """Take these entries and no others. Changes nothing if one of them is wrong."""
-        entries = [(key, self._checked(key, each)) for key, each in value.items()]
+        self.take([(key, self._checked(key, each)) for key, each in value.items()])
+
+    def take(self, entries: Sequence[Tuple[Any, Any]]) -> None:
+        """Take these entries, checked before, and no others. Cannot fail."""
         self.clear()
         for key, each in entries:
             self._put(key, each)
@@ -205,16 +220,12 @@ class OptimizerState(MutableMapping):
         return repr({key: self[key] for key in self})
 
 
-def _as_array(value: Any, key: str) -> numpy.ndarray:
-    if isinstance(value, Tensor):
-        workspace.check_readable(value, f"the tensor given as {key}")
-        value = value.numpy()
-    return numpy.asarray(value)
-
-
 def _as_step(value: Any) -> int:
-    if isinstance(value, (Tensor, numpy.ndarray, numpy.generic)):
-        value = _as_array(value, "step").reshape(()).item()
+    if isinstance(value, (Tensor, numpy.ndarray, numpy.generic)) or is_foreign(value):
+        array = to_array(value, "step")
+        if array.size != 1:
+            raise ValueError(f"step must be one number, but got an array of shape {array.shape}")
+        value = array.reshape(()).item()
     if isinstance(value, float) and value.is_integer():  # PyTorch's tensor step is a float32
         value = int(value)
     try:

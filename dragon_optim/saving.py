@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What an optimizer is outside of this process: a state dict, a pickle, a copy."""
+
+import copy
+from typing import Any, ClassVar, Collection, Dict, List, Tuple
+
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim import hooks, hyper
+from dragon_optim.engine import Engine
+from dragon_optim.state import OptimizerState
+from dragon_optim.state_dict import Reader, Requirements, pack
+
+# What belongs to one object: the memory of its state, and the hooks, as in PyTorch.
+_OWN = ("_engine", "_state", "_hooks")
+
+
+class Savable:
+    """The methods by which the state of an optimizer leaves it and comes back."""
+
+    hyper_fields: Tuple[hyper.Field, ...]
+    known_states: Tuple[str, ...]
+
+    required_states: Tuple[str, ...] = ()
+    """The states without which `load_state_dict` refuses the state of a parameter; others start anew."""
+
+    required_keys: Tuple[str, ...] = ()
+    """The keys without which `load_state_dict` refuses a group; others keep what the group has."""
+
+    legacy_defaults: ClassVar[Dict[str, Any]] = {}
+    """What `load_state_dict` takes for keys that a group lacks because it was written before they came."""
+
+    param_groups: List[Dict[str, Any]]
+    _engine: Engine
+    _state: OptimizerState
+    _hooks: hooks.HookTables
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Return the state of the optimizer in PyTorch's layout.
+
+        Returns
+        -------
+        dict
+            ``state`` maps the number of each parameter that has any state, counted across groups, to
+            ``step`` (an int), the state tensors, and the user's own entries. ``param_groups`` lists the
+            groups, with numbers for ``params``. `dragon_optim.checkpoint.save` writes it as a file from which
+            PyTorch's own RMSprop can go on.
+
+        Warns
+        -----
+        UserWarning
+            If there is state of a parameter that stands in no group; it is left out (PyTorch: KeyError).
+
+        Notes
+        -----
+        The tensors are the live ones: later steps change them, as in PyTorch. To keep the state as it is now,
+        save it, or copy it by ``copy.deepcopy``. The sums of an open round (`sum_grad`) and gradients are not
+        part of it.
+
+        Examples
+        --------
+        >>> from dragon.vm import torch
+        >>> import dragon_optim
+        >>> weight = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = dragon_optim.RMSprop([weight], lr=0.1)
+        >>> (weight * weight).sum().backward()
+        >>> optimizer.step()
+        >>> saved = optimizer.state_dict()
+        >>> sorted(saved["state"][0]), saved["param_groups"][0]["params"]
+        (['square_avg', 'step'], [0])
+        """
+        tables = self._hooks
+        hooks.call(tables.state_dict_pre, self)
+        packed = pack(self.param_groups, self._state)
+        return hooks.thread(tables.state_dict_post, self, packed)
+
+    def load_state_dict(self, state_dict: Dict[str, Any], *, keep: Collection[str] = ()) -> None:
+        """Take over a state dict. If it raises, nothing has changed.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` returned, or PyTorch's `RMSprop.state_dict()` of any version. Its tensors may be
+            Dragon's, PyTorch's or numpy arrays, and are always copied: to the dtype of the parameter's
+            arithmetic, which is float32 for float16 parameters.
+        keep : collection of str, optional, default=()
+            Keys of which the groups keep their present values: ``keep=("lr",)`` goes on with the learning
+            rate that the optimizer was made with. By default everything comes from the state dict.
+
+        Raises
+        ------
+        ValueError
+            If the number or the sizes of the groups differ, a state has another shape than its parameter, a
+            hyper-parameter is out of range, or `keep` names no key.
+        KeyError
+            If `state_dict`, a group or an entry lacks a key, such as ``square_avg`` in another optimizer's.
+        TypeError
+            If a state holds no real numbers, or a part of `state_dict` has the wrong type.
+        RuntimeError
+            If another workspace is current than the one that the optimizer was made in, or that was cleared.
+
+        Warns
+        -----
+        UserWarning
+            If both sides name their parameters, and differently.
+
+        Notes
+        -----
+        Parameters are matched by their order, as in PyTorch. Where both sides have names (``param_names``)
+        and the same ones, they are matched by name, so that a model whose layers were reordered loads
+        rightly; PyTorch goes by order there too.
+
+        A state that the loaded settings need and the state dict lacks (``momentum_buffer``, ``grad_avg``)
+        starts at zero, ``master_param`` at the parameter; PyTorch raises KeyError in the next step. A key
+        that a group lacks keeps its present value, but `momentum`, `centered`, `foreach`, `maximize` and
+        `differentiable` are off, as in PyTorch, since only old checkpoints lack them. Unknown keys and
+        entries are kept.
+
+        Build a learning-rate scheduler before this call, as for PyTorch: making it writes to the groups.
+
+        Examples
+        --------
+        >>> from dragon.vm import torch
+        >>> import dragon_optim
+        >>> weight = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = dragon_optim.RMSprop([weight], lr=0.1)
+        >>> (weight * weight).sum().backward()
+        >>> optimizer.step()
+        >>> resumed = dragon_optim.RMSprop([weight], lr=0.5)
+        >>> resumed.load_state_dict(optimizer.state_dict())
+        >>> resumed.param_groups[0]["lr"], resumed.state[weight]["step"]
+        (0.1, 1)
+        """
+        self._engine.guard("load_state_dict()")
+        tables = self._hooks
+        state_dict = hooks.thread(tables.load_state_dict_pre, self, copy.copy(state_dict))
+        contents = self._reader(keep).read(state_dict)
+        with self._engine.turn:
+            self._engine.sync(contents.groups)
+            self._state.take(contents.entries)
+            self.param_groups = contents.groups
+        hooks.call(tables.load_state_dict_post, self)
+
+    def _reader(self, keep: Collection[str]) -> Reader:
+        needs = Requirements(
+            self.hyper_fields,
+            self.required_keys,
+            self.required_states,
+            self.legacy_defaults,
+            self.known_states,
+        )
+        return Reader(self.param_groups, self._state, needs, keep)
+
+    # Copies. A copy is made in the current workspace.
+
+    def __getstate__(self) -> Dict[str, Any]:
+        """Return all that a copy needs: attributes, groups, and ``state`` as a dict. Hooks are left out."""
+        # An attribute that hides a method, such as a `step` that a scheduler wrapped, works on this object.
+        kept = {
+            key: value
+            for key, value in self.__dict__.items()
+            if key not in _OWN and not callable(getattr(type(self), key, None))
+        }
+        kept["state"] = {
+            key: dict(self._state[key]) if isinstance(key, Tensor) else self._state[key]
+            for key in self._state
+        }
+        return kept
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        attributes = dict(state)
+        entries, groups = attributes.pop("state"), attributes.pop("param_groups")
+        self.__dict__.update(attributes)
+        self._start()
+        self._engine.sync(groups)
+        self.param_groups = groups
+        self._state.replace(entries)
+
+    def __copy__(self) -> Any:
+        """Return an optimizer with the same groups and the same state, and no hooks, as PyTorch does."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._hooks = hooks.HookTables()
+        return twin
