@@ -65,6 +65,10 @@ class Engine:
         """Take over what the user changed in the groups. Raises before anything is taken over."""
         self._groups.sync(groups)
 
+    def check_params(self, groups: Sequence[Group]) -> None:
+        """Raise unless every group holds a list of parameters."""
+        self._groups.check_params(groups)
+
     def _join(self) -> None:
         """Take up the gradients that exist by now. Only parameters that never had one are looked at."""
         if self._waiting_of is not self._groups.slots:

@@ -67,11 +67,9 @@ class WatchedGroups:
 
     def sync(self, groups: Sequence[Group]) -> None:
         """Take over what the user changed in the groups. Raises before anything is taken over."""
-        if not isinstance(groups, (list, tuple)):
-            raise TypeError(f"param_groups must be a list of dicts, but got {parameters.type_name(groups)}")
         changed = self._params_changed(groups)
         if changed:
-            self._check_params(groups)
+            self.check_params(groups)
         rows = self._changed_rows(groups)
         if changed:
             self._take_params(groups)
@@ -80,7 +78,7 @@ class WatchedGroups:
         self._write_trainable()
 
     def _params_changed(self, groups: Sequence[Group]) -> bool:
-        if len(groups) != len(self._seen_params):
+        if not isinstance(groups, (list, tuple)) or len(groups) != len(self._seen_params):
             return True
         for group, seen in zip(groups, self._seen_params):
             params = group["params"] if isinstance(group, dict) and "params" in group else None
@@ -90,7 +88,10 @@ class WatchedGroups:
                 return True
         return False
 
-    def _check_params(self, groups: Sequence[Group]) -> None:
+    def check_params(self, groups: Sequence[Group]) -> None:
+        """Raise unless every group is a dict that holds a list of parameters, none in two groups."""
+        if not isinstance(groups, (list, tuple)):
+            raise TypeError(f"param_groups must be a list of dicts, but got {parameters.type_name(groups)}")
         for number, group in enumerate(groups):
             if not isinstance(group, dict):
                 raise TypeError(

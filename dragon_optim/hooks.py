@@ -268,6 +268,8 @@ def around_step(step: Callable[..., Any]) -> Callable[..., Any]:
             return step(**kwargs)  # Python's own error: there is no self
         optimizer = args[0]
         tables: HookTables = optimizer._hooks
+        if not (tables.step_pre or tables.step_post or _global_pre_hooks or _global_post_hooks):
+            return step(*args, **kwargs)
         # Threads that share an optimizer take turns, hooks included.
         with optimizer._engine.turn:
             if tables.in_step:

@@ -9,10 +9,11 @@ from dragon.vm.torch.core.tensor import Tensor
 from dragon_optim import hooks, hyper
 from dragon_optim.engine import Engine
 from dragon_optim.state import OptimizerState
-from dragon_optim.state_dict import Reader, Requirements, pack
+from dragon_optim.state_dict import Reader, Requirements, check_mapping, pack
 
-# What belongs to one object: the memory of its state, and the hooks, as in PyTorch.
-_OWN = ("_engine", "_state", "_hooks")
+# What belongs to one object: the memory of its state; the hooks, as in PyTorch; and a `step` of its own, put
+# there by a scheduler that counts: in a copy it would go on stepping this object.
+_OWN = ("_engine", "_state", "_hooks", "step")
 
 
 class Savable:
@@ -135,8 +136,10 @@ class Savable:
         (0.1, 1)
         """
         self._engine.guard("load_state_dict()")
+        check_mapping(state_dict)
         tables = self._hooks
         state_dict = hooks.thread(tables.load_state_dict_pre, self, copy.copy(state_dict))
+        self._engine.check_params(self.param_groups)
         contents = self._reader(keep).read(state_dict)
         with self._engine.turn:
             self._engine.sync(contents.groups)
@@ -158,12 +161,7 @@ class Savable:
 
     def __getstate__(self) -> Dict[str, Any]:
         """Return all that a copy needs: attributes, groups, and ``state`` as a dict. Hooks are left out."""
-        # An attribute that hides a method, such as a `step` that a scheduler wrapped, works on this object.
-        kept = {
-            key: value
-            for key, value in self.__dict__.items()
-            if key not in _OWN and not callable(getattr(type(self), key, None))
-        }
+        kept = {key: value for key, value in self.__dict__.items() if key not in _OWN}
         kept["state"] = {
             key: dict(self._state[key]) if isinstance(key, Tensor) else self._state[key]
             for key in self._state

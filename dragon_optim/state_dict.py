@@ -41,19 +41,18 @@ def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
         count += len(packed["params"])
         packed_groups.append(packed)
     packed_state: Dict[Any, Any] = {}
-    left_out: List[Tuple[int, ...]] = []
+    left_out = 0
     for key in state:
         if not isinstance(key, Tensor):
             packed_state[key] = state[key]
         elif tensors.identity(key) in numbers:
             packed_state[numbers[tensors.identity(key)]] = dict(state[key])
         else:
-            left_out.append(tuple(key.shape))
+            left_out += 1  # of which nothing more is asked: its workspace may be gone
     if left_out:
         warn(
-            f"state_dict() leaves out the state of {len(left_out)} parameter(s) that stand in no group (the "
-            f"first has the shape {left_out[0]}): a state dict has no name for them. Add them to a group, or "
-            "delete their entries of `state`."
+            f"state_dict() leaves out the state of {left_out} parameter(s) that stand in no group: a state "
+            "dict has no name for them. Add them to a group, or delete their entries of `state`."
         )
     return {"state": packed_state, "param_groups": packed_groups}
 
@@ -182,13 +181,25 @@ class Reader:
         kept = {key: group[key] for key in group if key in self._keep}
         legacy = {key: value for key, value in self._needs.legacy_defaults.items() if key in group}
         loaded = {key: copy.deepcopy(value) for key, value in saved.items() if key != "params"}
+        if loaded.get("param_names", ()) is None:
+            del loaded["param_names"]
         for field in self._needs.fields:
             if field.key in loaded and is_foreign(loaded[field.key]):
                 loaded[field.key] = _as_scalar(field.key, loaded[field.key], number)
         new = {**group, **legacy, **loaded, **kept, "params": list(group["params"])}
         if by_name:
             new["param_names"] = list(group["param_names"])
+        self._check_ranges(number, new)
         return new
+
+    def _check_ranges(self, number: int, group: Group) -> None:
+        for field in self._needs.fields:
+            try:
+                field.check(group[field.key])
+            except _ERRORS as error:
+                raise _like(
+                    error, f"{_words(error)}, in parameter group {number} of the loaded state dict"
+                ) from error
 
     # State.
 
@@ -203,9 +214,9 @@ class Reader:
                 self._check_required(entry)
                 entries.append((target.param, self._state.entry_of(target.param).checked_copy(entry)))
             except _ERRORS as error:
-                words = error.args[0] if isinstance(error, KeyError) and error.args else error
-                kind = next(each for each in _ERRORS if isinstance(error, each))
-                raise kind(f"loaded state dict, entry {key!r}, for {target}: {words}") from error
+                raise _like(
+                    error, f"loaded state dict, entry {key!r}, for {target}: {_words(error)}"
+                ) from error
         return entries
 
     def _check_required(self, entry: Any) -> None:
@@ -234,9 +245,23 @@ class _Target(NamedTuple):
         return f"parameter {self.position} of group {self.group} ({name}shape {tuple(self.param.shape)})"
 
 
-def _parts(state_dict: Any) -> Tuple[List[Mapping], Mapping]:
+def _words(error: BaseException) -> Any:
+    return error.args[0] if isinstance(error, KeyError) and error.args else error  # str() would quote it
+
+
+def _like(error: BaseException, words: str) -> BaseException:
+    """An error of the same kind that says more."""
+    return next(kind for kind in _ERRORS if isinstance(error, kind))(words)
+
+
+def check_mapping(state_dict: Any) -> None:
+    """Raise unless this is a dict, of whatever."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict, but got {type_name(state_dict)}")
+
+
+def _parts(state_dict: Any) -> Tuple[List[Mapping], Mapping]:
+    check_mapping(state_dict)
     for key in ("param_groups", "state"):
         if key not in state_dict:
             raise KeyError(
