@@ -139,8 +139,9 @@ class OptimizerState(MutableMapping):
         if slot is None:
             self._other[key] = value
             return
-        for name, each in value.items():
-            self[key].put(name, each)
+        entry = self.entry_of(key)
+        for name in list(value):
+            entry.put(name, value.pop(name))
 
     def claimed_by(self, params: Sequence[Any]) -> List[Tuple[Any, Dict[str, Any]]]:
         """Return what was set for parameters before they joined, checked, for `hand_over`; or raise."""
@@ -160,11 +161,15 @@ class OptimizerState(MutableMapping):
         """Take these entries and no others. Changes nothing if one of them is wrong."""
         self.take([(key, self._checked(key, each)) for key, each in value.items()])
 
-    def take(self, entries: Sequence[Tuple[Any, Any]]) -> None:
-        """Take these entries, checked before, and no others. Cannot fail."""
+    def take(self, entries: List[Tuple[Any, Any]]) -> None:
+        """Take these entries, checked before, and no others. Cannot fail.
+
+        The list is emptied on the way, so that no more than one array is there twice.
+        """
         self.clear()
-        for key, each in entries:
-            self._put(key, each)
+        entries.reverse()
+        while entries:
+            self._put(*entries.pop())
 
     def clear(self) -> None:
         """Forget everything."""
