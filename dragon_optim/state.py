@@ -11,6 +11,7 @@ from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import graphs, tensors, workspace
 from dragon_optim.arrays import is_foreign, to_array
+from dragon_optim.parameters import printable
 from dragon_optim.slots import Slot, SlotTable
 
 
@@ -99,6 +100,10 @@ class ParameterState(MutableMapping):
     def __repr__(self) -> str:
         return repr(dict(self))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be copied and pickled as a dict: what this is a view of belongs to the optimizer."""
+        return dict, (), None, None, iter(self.items())
+
 
 class OptimizerState(MutableMapping):
     """A parameter's states by the parameter; and, as PyTorch allows it, anything else by any other key."""
@@ -130,6 +135,11 @@ class OptimizerState(MutableMapping):
             workspace.check_readable(param, "a parameter that has state")
             slot = Slot(param, -1, self._table.workspace)
         return ParameterState(self._table, slot, self._names)
+
+    def plain(self, key: Any) -> Any:
+        """Return an entry as a dict of its own; one that is no parameter's, or no dict, as it is."""
+        entry = self[key]
+        return dict(entry) if isinstance(entry, ParameterState) else entry
 
     def _put(self, key: Any, value: Any) -> None:
         slot = self._table.find(key)
@@ -195,7 +205,7 @@ class OptimizerState(MutableMapping):
             if default:
                 return default[0]
             raise KeyError(key)
-        entry = dict(self[key]) if self._table.find(key) is not None else self[key]
+        entry = self.plain(key)
         del self[key]
         return entry
 
@@ -224,6 +234,10 @@ class OptimizerState(MutableMapping):
     def __repr__(self) -> str:
         return repr({key: self[key] for key in self})
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be copied and pickled as a dict of dicts: what this is a view of belongs to the optimizer."""
+        return dict, (), None, None, iter(self.items())
+
 
 def _as_step(value: Any) -> int:
     if isinstance(value, (Tensor, numpy.ndarray, numpy.generic)) or is_foreign(value):
@@ -236,9 +250,9 @@ def _as_step(value: Any) -> int:
     try:
         step = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"step must be a whole number, but got {value!r}") from error
-    if step > 2**63 - 1:
-        raise OverflowError(f"Invalid step value: {step} (need step < 2**63)")
+        raise TypeError(f"step must be a whole number, but got {printable(value)!r}") from error
+    if step >= 2**62:  # in int64, with room to count on
+        raise OverflowError(f"Invalid step value: {step} (need step < 2**62)")
     if step < 0:
         raise ValueError(f"Invalid step value: {step} (need step >= 0)")
     return step
