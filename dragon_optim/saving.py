@@ -4,7 +4,7 @@
 import warnings
 from typing import Any, ClassVar, Collection, Dict, List, Tuple
 
-from dragon.vm.torch.core.optim.optimizer import required
+from dragon.vm.torch.core.optim import optimizer as stock
 
 from dragon_optim import hooks, hyper, parameters
 from dragon_optim.engine import Engine
@@ -166,7 +166,7 @@ class Savable:
         kept = {key: value for key, value in self.__dict__.items() if key not in _OWN}
         kept["state"] = {key: self._state.plain(key) for key in self._state}
         # Dragon's `required` is known by its identity, which a copy of it has not.
-        kept["_required"] = [key for key, value in self.defaults.items() if value is required]
+        kept["_required"] = [key for key, value in self.defaults.items() if value is stock.required]
         return kept
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ class Savable:
         entries, groups = attributes.pop("state"), attributes.pop("param_groups")
         keys = attributes.pop("_required", ())
         self.__dict__.update(attributes)
-        self.defaults.update(dict.fromkeys(keys, required))
+        self.defaults.update(dict.fromkeys(keys, stock.required))
         self._start()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about duplicates and the like it was warned when they were made
