@@ -10,7 +10,6 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from dragon_optim import hyper, parameters, plan
 from dragon_optim._dragon import collective, graphs, library, tape, tensors, workspace
-from dragon_optim._threads import OneAtATime
 from dragon_optim.groups import Group, WatchedGroups
 from dragon_optim.process_group import Reduction
 from dragon_optim.slots import Slot, SlotTable
@@ -37,7 +36,7 @@ class Engine:
             raise ValueError(f"Dragon has no operator {kind!r}: load the library that registers it first")
         self.workspace = workspace.current()
         self.table = SlotTable(self.workspace)
-        self.turn = OneAtATime()  # held during a call that runs graphs
+        self.turn = self.table.turn
         self._kind = kind
         self._groups = WatchedGroups(self.table, fields, states)
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")

@@ -121,11 +121,9 @@ class WatchedGroups:
             values = (*[group[key] for key in self._keys], foreach, differentiable)
             if number < len(self._seen_values) and hyper.is_unchanged(values, self._seen_values[number]):
                 continue
-            if differentiable:
-                raise NotImplementedError(NOT_DIFFERENTIABLE)
             numbers = hyper.row(self._fields, group)
             states = self._states_of(number, numbers)
-            rows[number] = _Row(values, numbers, states, _for_each(foreach))
+            rows[number] = _Row(values, numbers, states, check_modes(group))
         return rows
 
     def _states_of(self, number: int, numbers: Tuple[float, ...]) -> Tuple[str, ...]:
@@ -169,8 +167,11 @@ class WatchedGroups:
         )
 
 
-def _for_each(value: Any) -> bool:
-    """Whether a group is one operator: PyTorch's ``foreach``."""
+def check_modes(group: Group) -> bool:
+    """Raise for a wrong ``differentiable`` or ``foreach``. Return whether the group is one operator."""
+    if group.get("differentiable"):
+        raise NotImplementedError(NOT_DIFFERENTIABLE)
+    value = group.get("foreach")
     if value is None:
         return True
     if isinstance(value, (bool, int, numpy.bool_)) and value in (0, 1):

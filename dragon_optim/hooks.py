@@ -7,7 +7,7 @@ import itertools
 import threading
 import weakref
 from collections import OrderedDict
-from typing import Any, Callable, Set, Tuple
+from typing import Any, Callable, Tuple
 
 from dragon_optim.parameters import brief, type_name
 
@@ -105,6 +105,12 @@ def register_optimizer_step_post_hook(hook: Hook) -> RemovableHandle:
     return register(_global_post_hooks, hook)
 
 
+class _InStep(threading.local):
+    """Whether this thread is in a step of the optimizer, the hooks around it included."""
+
+    here = False
+
+
 class HookTables:
     """The hooks of one optimizer."""
 
@@ -115,13 +121,20 @@ class HookTables:
         self.state_dict_post: OrderedDict[int, Hook] = OrderedDict()
         self.load_state_dict_pre: OrderedDict[int, Hook] = OrderedDict()
         self.load_state_dict_post: OrderedDict[int, Hook] = OrderedDict()
-        self.stepping: Set[int] = set()  # threads that are in a step, the hooks around it included
+        self.in_step = _InStep()
 
 
 class Hooked:
     """The methods by which an optimizer takes hooks."""
 
     _hooks: HookTables
+    step: Callable[..., Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Run the hooks around the class's ``step``, also where that comes from a class beside this one."""
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "step") and not getattr(cls.step, "hooked", False):
+            cls.step = around_step(cls.step)
 
     def register_step_pre_hook(self, hook: Hook) -> RemovableHandle:
         """Register a hook that runs before each step, after the global ones.
@@ -140,7 +153,8 @@ class Hooked:
         Raises
         ------
         TypeError
-            If `hook` is not callable.
+            If `hook` is not callable. When it runs: RuntimeError in `step` for another return value,
+            TypeError for arguments that `step` does not take; nothing has changed then.
         """
         return register(self._hooks.step_pre, hook)
 
@@ -260,19 +274,13 @@ def call(hooks: "OrderedDict[int, Hook]", *arguments: Any) -> None:
         hook(*arguments)
 
 
-def thread(hooks: "OrderedDict[int, Hook]", optimizer: Any, value: Any) -> Any:
+def hand_through(hooks: "OrderedDict[int, Hook]", optimizer: Any, value: Any) -> Any:
     """Hand a value through hooks that may return another in its place."""
     for hook in list(hooks.values()):
         result = hook(optimizer, value)
         if result is not None:
             value = result
     return value
-
-
-def hook_step(cls: Any) -> None:
-    """Run the hooks around the ``step`` of a class from now on, wherever it comes from."""
-    if not getattr(cls.step, "hooked", False):
-        cls.step = around_step(cls.step)
 
 
 def around_step(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -284,10 +292,9 @@ def around_step(step: Callable[..., Any]) -> Callable[..., Any]:
             return step(**kwargs)  # Python's own error: there is no self
         optimizer = args[0]
         tables: HookTables = optimizer._hooks
-        thread = threading.get_ident()
-        if thread in tables.stepping:
+        if tables.in_step.here:
             return step(*args, **kwargs)
-        tables.stepping.add(thread)
+        tables.in_step.here = True
         try:
             if tables.step_pre or tables.step_post or _global_pre_hooks or _global_post_hooks:
                 # Threads that share an optimizer take turns, hooks included.
@@ -298,7 +305,7 @@ def around_step(step: Callable[..., Any]) -> Callable[..., Any]:
                 _call_post_hooks(optimizer, args, kwargs)
             return result
         finally:
-            tables.stepping.discard(thread)
+            tables.in_step.here = False
 
     hooked.hooked = True  # type: ignore[attr-defined]
     return hooked
@@ -333,12 +340,15 @@ def _rewritten(step: Callable[..., Any], optimizer: Any, args: Any, kwargs: Any)
             )
         args, kwargs = result
         # Here, where the other ranks of a process group still hear of it.
-        inspect.signature(step).bind(*args, **kwargs)
+        wrong = f"the pre-hook {_name(hook)} returned arguments that step does not take: "
+        if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+            raise TypeError(f"{wrong}new_args must be a tuple and new_kwargs a dict, but got {brief(result)}")
         if not args or args[0] is not optimizer:
-            raise TypeError(
-                f"the args that the pre-hook {_name(hook)} returns must begin with the optimizer, as those "
-                "that it was given do"
-            )
+            raise TypeError(f"{wrong}new_args must begin with the optimizer, as args do")
+        try:
+            inspect.signature(step).bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{wrong}{error}") from error
     return args, kwargs
 
 

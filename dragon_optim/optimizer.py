@@ -123,7 +123,6 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
         self._engine = Engine(self.operator_type or "", self.hyper_fields, self.state_names)
         self._state = OptimizerState(self._engine.table, self.known_states)
         self._hooks = self.__dict__.get("_hooks") or hooks.HookTables()
-        hooks.hook_step(type(self))
 
     def _check_defaults(self) -> None:
         for field in self.hyper_fields:
@@ -192,11 +191,12 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
                     f"parameter group didn't specify a value of required optimization parameter {key}"
                 )
             group.setdefault(key, default)
-        claimed = self._state.claimed_by(group["params"])
-        self._engine.sync([*self.param_groups, group])
-        self._state.hand_over(claimed)
-        param_group.update(group)
-        self.param_groups.append(param_group)
+        with self._engine.turn:
+            claimed = self._state.claimed_by(group["params"])
+            self._engine.sync([*self.param_groups, group])
+            self._state.hand_over(claimed)
+            param_group.update(group)
+            self.param_groups.append(param_group)
 
     def _check_names(self, group: Dict[str, Any]) -> None:
         if self.param_groups and bool("param_names" in group) != bool("param_names" in self.param_groups[0]):
@@ -232,7 +232,8 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
             If a hyper-parameter in a group is out of range, or a gradient does not fit its parameter.
         RuntimeError
             If another workspace is current than the one that the optimizer was made in, if that was cleared,
-            or if another rank of the process group failed.
+            if another rank of the process group failed, or if a step pre-hook returned something else than
+            None or a tuple of arguments and keyword arguments.
         """
         if self.operator_type is None:
             raise NotImplementedError(

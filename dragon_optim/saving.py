@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What an optimizer is outside of this process: a state dict, a pickle, a copy."""
 
+import contextlib
+import functools
 import warnings
 from typing import Any, ClassVar, Collection, Dict, List, Tuple
 
@@ -14,6 +16,9 @@ from dragon_optim.state_dict import Reader, Requirements, check_mapping, pack
 # What belongs to one object: the memory of its state; the hooks, as in PyTorch; and a `step` of its own, put
 # there by a scheduler that counts: in a copy it would go on stepping this object.
 _OWN = ("_engine", "_state", "_hooks", "step")
+
+# A key of a pickled state that no attribute can have.
+_REQUIRED = "required defaults"
 
 
 class Savable:
@@ -78,10 +83,10 @@ class Savable:
         hooks.call(tables.state_dict_pre, self)
         parameters.check_lists(self.param_groups)
         packed = pack(self.param_groups, self._state)
-        return hooks.thread(tables.state_dict_post, self, packed)
+        return hooks.hand_through(tables.state_dict_post, self, packed)
 
     def load_state_dict(self, state_dict: Dict[str, Any], *, keep: Collection[str] = ()) -> None:
-        """Take over a state dict. If it raises, nothing has changed.
+        """Take over a state dict. If it raises, nothing has changed, but where a post-hook raises.
 
         Parameters
         ----------
@@ -100,6 +105,10 @@ class Savable:
             hyper-parameter is out of range, or `keep` names no key.
         KeyError
             If `state_dict`, a group or an entry lacks a key, such as ``square_avg`` in another optimizer's.
+        OverflowError
+            If a hyper-parameter is too large for a float, or ``step`` for 62 bits.
+        NotImplementedError
+            If a group has ``differentiable=True``; ``keep=("differentiable",)`` leaves it off.
         TypeError
             If a state holds no real numbers, or a part of `state_dict` has the wrong type.
         RuntimeError
@@ -122,6 +131,8 @@ class Savable:
         `differentiable` are off, as in PyTorch, since only old checkpoints lack them. Unknown keys and
         entries are kept.
 
+        A Ctrl-C that comes while the checked contents are taken over is raised when that is done.
+
         Build a learning-rate scheduler before this call, as for PyTorch: making it writes to the groups.
 
         Examples
@@ -140,13 +151,14 @@ class Savable:
         self._engine.guard("load_state_dict()")
         check_mapping(state_dict)
         tables = self._hooks
-        state_dict = hooks.thread(tables.load_state_dict_pre, self, dict(state_dict))
+        state_dict = hooks.hand_through(tables.load_state_dict_pre, self, dict(state_dict))
         self._engine.check_params(self.param_groups)
         contents = self._reader(keep).read(state_dict)
         with self._engine.turn:
+            self._state.prepare(contents.entries)
             self._engine.sync(contents.groups)
-            self._state.take(contents.entries)
-            self.param_groups = contents.groups
+            take_groups = functools.partial(setattr, self, "param_groups", contents.groups)
+            self._state.take(contents.entries, take_groups)
         hooks.call(tables.load_state_dict_post, self)
 
     def _reader(self, keep: Collection[str]) -> Reader:
@@ -166,21 +178,23 @@ class Savable:
         kept = {key: value for key, value in self.__dict__.items() if key not in _OWN}
         kept["state"] = {key: self._state.plain(key) for key in self._state}
         # Dragon's `required` is known by its identity, which a copy of it has not.
-        kept["_required"] = [key for key, value in self.defaults.items() if value is stock.required]
+        kept[_REQUIRED] = [key for key, value in self.defaults.items() if value is stock.required]
         return kept
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         attributes = dict(state)
         entries, groups = attributes.pop("state"), attributes.pop("param_groups")
-        keys = attributes.pop("_required", ())
-        self.__dict__.update(attributes)
-        self.defaults.update(dict.fromkeys(keys, stock.required))
-        self._start()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about duplicates and the like it was warned when they were made
-            self._engine.sync(groups)
-        self.param_groups = groups
-        self._state.replace(entries)
+        keys = attributes.pop(_REQUIRED, ())
+        before = self.__dict__.get("_engine")  # of an optimizer that is in use, maybe in another thread
+        with contextlib.nullcontext() if before is None else before.turn:
+            self.__dict__.update(attributes)
+            self.defaults.update(dict.fromkeys(keys, stock.required))
+            self._start()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it was warned of duplicates and the like before
+                self._engine.sync(groups)
+            self.param_groups = groups
+            self._state.replace(entries)
 
     def __copy__(self) -> Any:
         """Return an optimizer with the same groups and the same state, and no hooks, as PyTorch does."""

@@ -7,12 +7,14 @@ The slot holds the parameter, so that Dragon cannot give its name to another one
 
 import heapq
 import sys
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Container, Dict, List, Optional, Sequence
 
+import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import graphs, names, tensors
 from dragon_optim._dragon.workspace import Workspace
+from dragon_optim._threads import OneAtATime
 
 
 class Slot:
@@ -54,6 +56,7 @@ class SlotTable:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self.turn = OneAtATime()  # held while graphs run, and while what they read or write changes
         self.slots: List[Slot] = []
         self._free_indices: List[int] = []  # a heap: those of slots that are gone
         # By id of Dragon's tensor object, which the parameter of the slot keeps alive.
@@ -123,6 +126,19 @@ class SlotTable:
             slot.states[name] = names.tensor_pool(self.workspace).new(slot.param.device)
         return slot.states[name]
 
+    def fits(self, slot: Slot, name: str, array: numpy.ndarray) -> bool:
+        """Whether a state can take these values where it is: nobody else holds it, and it has their form."""
+        tensor = slot.states.get(name)
+        if tensor is None or not tensors.has_data(tensor) or sys.getrefcount(tensor) > 3:
+            return False
+        return tensor.dtype == array.dtype.name and tuple(tensor.shape) == array.shape
+
+    def filled(self, param: Tensor, array: numpy.ndarray) -> Tensor:
+        """Return a tensor for a state of a parameter that is nobody's yet."""
+        tensor = names.tensor_pool(self.workspace).new(param.device)
+        graphs.tensor_from(array, tensor)
+        return tensor
+
     def sum(self, slot: Slot) -> Tensor:
         """Return the tensor that sum_grad() adds to."""
         if slot.sum is None:
@@ -142,11 +158,12 @@ class SlotTable:
             del slot.states[name]
             self.generation += 1
 
-    def clear(self, slot: Slot) -> None:
-        """Forget all states of a parameter, its step count and the user's entries."""
+    def clear(self, slot: Slot, besides: Container[str] = ()) -> None:
+        """Forget all states of a parameter but some, its step count and the user's entries."""
         for name in list(slot.states):
-            self.drop_state(slot, name)
+            if name not in besides:
+                self.drop_state(slot, name)
         slot.extra.clear()
         self.steps.view[slot.index] = 0
-        if not slot.in_group:
+        if not slot.in_group and slot in self.slots:
             self._remove_if_bare(slot)

@@ -2,9 +2,10 @@
 """``optimizer.state``: PyTorch's mapping of a parameter to its states, over our memory."""
 
 import copy
+import functools
 import operator
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
@@ -12,7 +13,12 @@ from dragon.vm.torch.core.tensor import Tensor
 from dragon_optim._dragon import graphs, tensors, workspace
 from dragon_optim.arrays import is_foreign, to_array
 from dragon_optim.parameters import printable
+from dragon_optim.plan import MASTER_PARAM
 from dragon_optim.slots import Slot, SlotTable
+
+
+class Checked(dict):
+    """Entries for one parameter that were checked and copied: its tensors as arrays, or as Dragon tensors."""
 
 
 class ParameterState(MutableMapping):
@@ -39,7 +45,9 @@ class ParameterState(MutableMapping):
         return self._slot.extra[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self.put(key, self.checked(key, value))
+        checked = self.checked(key, value)
+        with self._table.turn:
+            self.put(key, checked)
 
     def checked(self, key: str, value: Any) -> Any:
         """Return what `put` takes for this value, a copy; or raise."""
@@ -55,34 +63,41 @@ class ParameterState(MutableMapping):
             raise TypeError(f"{key} must hold real numbers, but got dtype {array.dtype}")
         return array.astype(self._slot.arithmetic_dtype)
 
-    def checked_all(self, entries: Any) -> Dict[str, Any]:
+    def checked_all(self, entries: Any) -> Checked:
         """Return what `put` takes for each of these entries; or raise."""
         if not isinstance(entries, Mapping):
             raise TypeError(f"the state of a parameter must be a mapping, but got {type(entries).__name__}")
-        return {name: self.checked(name, each) for name, each in entries.items()}
+        return Checked((name, self.checked(name, each)) for name, each in entries.items())
 
-    def checked_copy(self, entries: Mapping) -> Dict[str, Any]:
+    def checked_copy(self, entries: Mapping) -> Checked:
         """As `checked_all`; what the user keeps here beside the states is copied as well."""
         checked = self.checked_all(entries)
-        mine = ("step", *self._names)
-        return {name: each if name in mine else copy.deepcopy(each) for name, each in checked.items()}
+        for name in set(checked) - {"step", *self._names}:
+            checked[name] = copy.deepcopy(checked[name])
+        if self._slot.param.dtype != "float16":
+            checked.pop(MASTER_PARAM, None)  # the parameter was float16 when it was saved
+        return checked
 
     def put(self, key: str, value: Any) -> None:
-        """Take over what `checked` returned. Cannot fail."""
+        """Take over what `checked` returned, or a tensor made of it."""
         if key == "step":
             self._table.steps.view[self._slot.index] = value
+        elif key in self._names and isinstance(value, Tensor):
+            self._slot.states[key] = value
+            self._table.generation += 1
         elif key in self._names:
             graphs.tensor_from(value, self._table.state(self._slot, key))
         else:
             self._slot.extra[key] = value
 
     def __delitem__(self, key: str) -> None:
-        if key == "step" and "step" in self:
-            self._table.steps.view[self._slot.index] = 0
-        elif self._in_use(key):
-            self._table.drop_state(self._slot, key)
-        else:
-            del self._slot.extra[key]
+        with self._table.turn:
+            if key == "step" and "step" in self:
+                self._table.steps.view[self._slot.index] = 0
+            elif self._in_use(key):
+                self._table.drop_state(self._slot, key)
+            else:
+                del self._slot.extra[key]
 
     def __iter__(self) -> Iterator[str]:
         in_use = [name for name in self._names if self._in_use(name)]
@@ -120,7 +135,9 @@ class OptimizerState(MutableMapping):
         return self._other.setdefault(key, {})  # PyTorch's state is a defaultdict
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._put(key, self._checked(key, value))
+        checked = self._checked(key, value)
+        with self._table.turn:
+            self._put(key, checked)
 
     def _checked(self, key: Any, value: Any) -> Any:
         # Copies: `value` may be the very entry that is cleared next, or hold its tensors.
@@ -143,17 +160,22 @@ class OptimizerState(MutableMapping):
 
     def _put(self, key: Any, value: Any) -> None:
         slot = self._table.find(key)
-        if slot is not None:
-            self._table.clear(slot)
-            slot = self._table.find(key)  # gone if its parameter is in no group any more
+        if slot is not None and not slot.in_group:
+            self._table.clear(slot)  # and it is gone
+            slot = None
         if slot is None:
             self._other[key] = value
             return
+        stay = [name for name in value if name in self._names and self._stays(slot, name, value[name])]
+        self._table.clear(slot, besides=stay)
         entry = self.entry_of(key)
-        for name in list(value):
-            entry.put(name, value.pop(name))
+        for name, each in value.items():
+            entry.put(name, each)
 
-    def claimed_by(self, params: Sequence[Any]) -> List[Tuple[Any, Dict[str, Any]]]:
+    def _stays(self, slot: Slot, name: str, value: Any) -> bool:
+        return isinstance(value, Tensor) or self._table.fits(slot, name, value)
+
+    def claimed_by(self, params: Sequence[Any]) -> List[Tuple[Any, Checked]]:
         """Return what was set for parameters before they joined, checked, for `hand_over`; or raise."""
         claimed = []
         for param in params:
@@ -161,7 +183,7 @@ class OptimizerState(MutableMapping):
                 claimed.append((param, self.entry_of(param).checked_all(self._other[param])))
         return claimed
 
-    def hand_over(self, claimed: List[Tuple[Any, Dict[str, Any]]]) -> None:
+    def hand_over(self, claimed: List[Tuple[Any, Checked]]) -> None:
         """Make what was claimed the states of the parameters."""
         for param, entries in claimed:
             del self._other[param]
@@ -169,23 +191,46 @@ class OptimizerState(MutableMapping):
 
     def replace(self, value: Mapping) -> None:
         """Take these entries and no others. Changes nothing if one of them is wrong."""
-        self.take([(key, self._checked(key, each)) for key, each in value.items()])
+        entries = [(key, self._checked(key, each)) for key, each in value.items()]
+        with self._table.turn:
+            self.prepare(entries)
+            self.take(entries)
 
-    def take(self, entries: List[Tuple[Any, Any]]) -> None:
-        """Take these entries, checked before, and no others. Cannot fail.
+    def prepare(self, entries: Sequence[Tuple[Any, Any]]) -> None:
+        """Take memory for these checked entries, so that `take` does not fail for want of it."""
+        for key, entry in entries:
+            if not isinstance(entry, Checked):
+                continue
+            slot = self._table.find(key)
+            for name in entry:
+                if name in self._names and not (slot and self._table.fits(slot, name, entry[name])):
+                    entry[name] = self._table.filled(key, entry[name])
 
-        The list is emptied on the way, so that no more than one array is there twice.
+    def take(self, entries: Sequence[Tuple[Any, Any]], *more: Callable[[], Any]) -> None:
+        """Take these prepared entries and no others, and do what is to be done along with it.
+
+        It is done as a whole: a Ctrl-C meanwhile is raised at the end.
         """
-        self.clear()
-        entries.reverse()
-        while entries:
-            self._put(*entries.pop())
+        kept = {id(self._table.find(key)) for key, _ in entries}
+        gone = [slot for slot in self._table.slots if id(slot) not in kept]
+        work: List[Callable[[], Any]] = [*more, self._other.clear]
+        work += [functools.partial(self._table.clear, slot) for slot in gone]
+        work += [functools.partial(self._put, key, entry) for key, entry in entries]
+        interrupt = None
+        for each in work:
+            while True:  # each can be done twice
+                try:
+                    each()
+                    break
+                except KeyboardInterrupt as caught:
+                    interrupt = caught
+        if interrupt is not None:
+            raise interrupt
 
     def clear(self) -> None:
         """Forget everything."""
-        for slot in list(self._table.slots):  # those of no group go
-            self._table.clear(slot)
-        self._other.clear()
+        with self._table.turn:
+            self.take(())
 
     # Reading an entry makes a view of it, and one of other keys: what a mapping inherits would ask for less.
 
@@ -215,7 +260,8 @@ class OptimizerState(MutableMapping):
         slot = self._table.find(key)
         if slot is None:
             del self._other[key]
-        else:
+            return
+        with self._table.turn:
             self._table.clear(slot)
 
     def __contains__(self, key: object) -> bool:

@@ -6,7 +6,7 @@ Reading changes nothing. It checks all there is to check and returns what is to 
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from dragon.vm.torch.core.tensor import Tensor
@@ -15,12 +15,13 @@ from dragon_optim import hyper
 from dragon_optim._dragon import tensors
 from dragon_optim._warnings import warn
 from dragon_optim.arrays import is_foreign, to_array
+from dragon_optim.groups import check_modes
 from dragon_optim.parameters import printable, type_name
 from dragon_optim.state import OptimizerState
 
 Group = Dict[str, Any]
 
-_ERRORS = (KeyError, TypeError, ValueError, OverflowError, RuntimeError)
+_ERRORS = (KeyError, TypeError, ValueError, OverflowError, NotImplementedError, RuntimeError)
 
 
 def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
@@ -28,13 +29,13 @@ def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
     # By identity. A parameter that stands twice has the number of its last place in the first group that
     # holds it: so do PyTorch's.
     numbers: Dict[int, int] = {}
+    owners: Dict[int, int] = {}  # by identity, too: the place of that group
     packed_groups = []
     count = 0
-    for group in groups:
+    for place, group in enumerate(groups):
         packed = {key: value for key, value in group.items() if key != "params"}
-        earlier = set(numbers)
         for number, param in enumerate(group["params"], count):
-            if tensors.identity(param) not in earlier:
+            if owners.setdefault(tensors.identity(param), place) == place:
                 numbers[tensors.identity(param)] = number
         packed["params"] = [numbers[tensors.identity(param)] for param in group["params"]]
         count += len(packed["params"])
@@ -94,7 +95,7 @@ class Reader:
         self._groups = groups
         self._state = state
         self._needs = requirements
-        self._keep = (keep,) if isinstance(keep, str) else tuple(keep)
+        self._keep = (keep,) if isinstance(keep, str) else keep
 
     def read(self, state_dict: Any) -> Contents:
         """Return its contents, or raise."""
@@ -112,6 +113,8 @@ class Reader:
     # Groups.
 
     def _check_keep(self) -> None:
+        if not isinstance(self._keep, Collection):
+            raise TypeError(f"keep must be a collection of str, but got {type_name(self._keep)}")
         known = set().union(*self._groups) - {"params", "param_names"}
         for key in self._keep:
             if key not in known:
@@ -194,13 +197,13 @@ class Reader:
         return new
 
     def _check_ranges(self, number: int, group: Group) -> None:
-        for field in self._needs.fields:
-            try:
-                field.check(group[field.key])
-            except _ERRORS as error:
-                raise _like(
-                    error, f"{_words(error)}, in parameter group {number} of the loaded state dict"
-                ) from error
+        try:
+            hyper.row(self._needs.fields, group)
+            check_modes(group)
+        except _ERRORS as error:
+            raise _like(
+                error, f"{_words(error)}, in parameter group {number} of the loaded state dict"
+            ) from error
 
     # State.
 
@@ -305,6 +308,8 @@ def _parts(state_dict: Any) -> Tuple[List[Mapping], Mapping]:
                 f"state_dict['param_groups'][{number}]['params'] must be a list of numbers, but got "
                 f"{type_name(group.get('params'))}"
             )
+        if not all(isinstance(each, Hashable) for each in group["params"]):
+            raise TypeError(f"state_dict['param_groups'][{number}]['params'] must be a list of numbers")
         if any(isinstance(each, Tensor) for each in group["params"]):
             raise TypeError(
                 f"state_dict['param_groups'][{number}]['params'] must be a list of numbers, but "

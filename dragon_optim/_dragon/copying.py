@@ -7,6 +7,7 @@ while the second still reads and writes it. So the shallow copy is mended too: i
 PyTorch's does, and the tensor that it was made of stays the owner.
 """
 
+import copy
 import copyreg
 from typing import Any, Dict, Optional, Tuple
 
@@ -20,14 +21,16 @@ from dragon_optim._dragon import workspace
 
 def rebuild_tensor(array: numpy.ndarray, device: Tuple[str, int], requires_grad: bool) -> Tensor:
     """Make a tensor anew in the current workspace. Pickles name this function."""
-    tensor = Tensor(array, device=Device(*device))
+    # In the memory of the array, unless that is somebody's buffer.
+    borrowed = not (array.flags.owndata and array.flags.writeable)
+    tensor = Tensor(array, device=Device(*device), copy=borrowed)
     tensor.requires_grad = requires_grad
     return tensor
 
 
 def rebuild_parameter(array: numpy.ndarray, device: Tuple[str, int], requires_grad: bool) -> Parameter:
     """Make a parameter anew in the current workspace. Pickles name this function."""
-    return Parameter(Tensor(array, device=Device(*device)), requires_grad)
+    return Parameter(rebuild_tensor(array, device, False), requires_grad)
 
 
 def _content(tensor: Tensor) -> Tuple[numpy.ndarray, Tuple[str, int], bool]:
@@ -57,8 +60,25 @@ def _reduce_subclass(tensor: Tensor, protocol: Any) -> Any:
     own: Any = type(tensor).__reduce__
     if own is not object.__reduce__:
         return own(tensor)
+    raise TypeError(_no_way(tensor))
+
+
+def _no_way(tensor: Tensor) -> str:
     kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
-    raise TypeError(f"cannot copy or pickle a {kind}: give this subclass of Tensor a __reduce__ method")
+    return f"cannot copy or pickle a {kind}: give this subclass of Tensor __deepcopy__ and __reduce__ methods"
+
+
+def _deep(tensor: Tensor, memo: Dict[int, Any]) -> Tensor:
+    """Copy once, where Python would copy what `_content` has copied already."""
+    if type(tensor) is Tensor:
+        made = rebuild_tensor(*_content(tensor))
+    elif type(tensor) is Parameter:
+        made = rebuild_parameter(*_content(tensor))
+    else:
+        raise TypeError(_no_way(tensor))
+    memo[id(tensor)] = made
+    made.__dict__.update(copy.deepcopy(_attributes(tensor) or {}, memo))
+    return made
 
 
 def _shallow(tensor: Tensor) -> Tensor:
@@ -75,4 +95,5 @@ def install() -> None:
     copyreg.pickle(Parameter, _reduce_parameter)
     if "__copy__" not in Tensor.__dict__:
         Tensor.__copy__ = _shallow
+        Tensor.__deepcopy__ = _deep
         Tensor.__reduce_ex__ = _reduce_subclass

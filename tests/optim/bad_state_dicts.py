@@ -275,8 +275,8 @@ HYPER = [
         "^Invalid learning rate: -1.0" + THERE,
     ),
     Bad("lr-too-large", put("param_groups 1 lr", 10**400), OverflowError, "^lr is too large" + THERE),
-    Bad("foreach=2", put("param_groups 1 foreach", 2), ValueError, "^Invalid foreach value: 2"),
-    Bad("foreach=x", put("param_groups 1 foreach", "x"), ValueError, "^Invalid foreach value: x"),
+    Bad("foreach=2", put("param_groups 1 foreach", 2), ValueError, "^Invalid foreach value: 2" + THERE),
+    Bad("foreach=x", put("param_groups 1 foreach", "x"), ValueError, "^Invalid foreach value: x" + THERE),
     Bad(
         "differentiable",
         put("param_groups 1 differentiable", True),

@@ -85,7 +85,7 @@ for _what, _value in _HOOKS.items():
 
 
 _WRONG_CALLS: dict = {
-    "no-sequence": ((5, {}), TypeError, "int"),
+    "no-sequence": ((5, {}), TypeError, "must be a tuple"),
     "no-dict": (((), 5), TypeError, ""),
     "no-optimizer": (((), {}), TypeError, ""),
     "unknown-keyword": (None, TypeError, "wrong"),

@@ -23,8 +23,12 @@ def test_B1_grad_is_none_or_has_data():
     )  # an empty one ends stock's zero_grad()
     backward(p, 3.0)
     assert p.grad.numpy().tolist() == [3.0]
+    with pytest.raises(AttributeError):
+        p.grad = None
     optimizer.zero_grad(set_to_none=True)
     assert p.grad is None
+    with pytest.raises(AttributeError):
+        p.grad = torch.ones(1)
 
 
 def test_B2_backward_overwrites_and_sum_grad_adds():
