@@ -201,9 +201,9 @@ IDS = [
         r"A parameter that is shared must be shared on both sides",
         "shared",
     ),
-    Bad("unhashable-ids", put("param_groups 0 params", [[0], [1]]), TypeError, ""),
-    Bad("ids-of-dicts", put("param_groups 0 params", [{}, {}]), TypeError, ""),
-    Bad("ids-of-arrays", put("param_groups 0 params", [np.arange(2), np.arange(2)]), TypeError, ""),
+    Bad("unhashable-ids", put("param_groups 0 params", [[0], [1]]), TypeError, "must be a list of numbers"),
+    Bad("ids-of-dicts", put("param_groups 0 params", [{}, {}]), TypeError, "must be a list of numbers"),
+    Bad("ids-of-arrays", put("param_groups 0 params", [np.arange(2), np.arange(2)]), TypeError, "must be a list of numbers"),
 ]
 
 NAMES = [
@@ -308,8 +308,8 @@ KEEP = [
         (("params",), ValueError, "^Invalid keep value: 'params'"),
         (("",), ValueError, "^Invalid keep value: ''"),
         ((None,), ValueError, "^Invalid keep value: None"),
-        (5, TypeError, ""),
-        (None, TypeError, ""),
+        (5, TypeError, "^keep must be a collection of str"),
+        (None, TypeError, "^keep must be a collection of str"),
     ]
 ]
 
