@@ -3,8 +3,8 @@
 
 from typing import Any, ClassVar, Dict, Optional, Tuple
 
+from dragon_optim import differentiable as recorded
 from dragon_optim._warnings import warn
-from dragon_optim.groups import NOT_DIFFERENTIABLE
 from dragon_optim.hyper import Flag, Number
 from dragon_optim.optimizer import GRAD_SCALE, Optimizer, Params
 
@@ -128,6 +128,7 @@ class RMSprop(Optimizer):
     """
 
     operator_type = "DragonOptimRMSprop"
+    differentiable_operator = recorded.Operator("DragonOptimDifferentiableRMSprop")
 
     # The order of csrc/rmsprop_op.cc.
     hyper_fields = (
@@ -185,8 +186,6 @@ class RMSprop(Optimizer):
             if grad_scale is not GRAD_SCALE:
                 raise TypeError("scale is the older name of grad_scale: give one of them, not both")
             grad_scale = scale
-        if differentiable:
-            raise NotImplementedError(NOT_DIFFERENTIABLE)
         defaults = {
             "lr": lr,
             "momentum": momentum,

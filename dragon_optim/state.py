@@ -46,6 +46,8 @@ class ParameterState(MutableMapping):
             return _as_step(value)
         if key not in self._names:
             return value
+        if self._table.differentiable and isinstance(value, Tensor) and value.requires_grad:
+            return self._checked_on_tape(key, value)
         array = to_array(value, key)
         shape = tuple(self._slot.param.shape)
         if array.shape != shape:
@@ -53,6 +55,17 @@ class ParameterState(MutableMapping):
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{key} must hold real numbers, but got dtype {array.dtype}")
         return array.astype(self._slot.arithmetic_dtype)
+
+    def _checked_on_tape(self, key: str, value: Tensor) -> Tensor:
+        """A state that a gradient can flow to is taken as it is: recorded steps do not write to it."""
+        workspace.check_tensor(value, self._table.workspace, f"the tensor given as {key}")
+        ours = (tuple(self._slot.param.shape), self._slot.arithmetic_dtype)
+        if (tuple(value.shape), value.dtype) != ours:
+            raise ValueError(
+                f"{key} requires a gradient and so must have the shape and dtype of its parameter, {ours[0]} "
+                f"and {ours[1]}, but got {tuple(value.shape)} and {value.dtype}"
+            )
+        return value
 
     def checked_all(self, entries: Any) -> Dict[str, Any]:
         """Return what `put` takes for each of these entries; or raise."""
@@ -62,15 +75,24 @@ class ParameterState(MutableMapping):
 
     def checked_copy(self, entries: Mapping) -> Dict[str, Any]:
         """As `checked_all`; what the user keeps here beside the states is copied as well."""
-        checked = self.checked_all(entries)
-        mine = ("step", *self._names)
-        return {name: each if name in mine else copy.deepcopy(each) for name, each in checked.items()}
+        return {name: self._copied(name, each) for name, each in self.checked_all(entries).items()}
+
+    def _copied(self, name: str, checked: Any) -> Any:
+        if name not in ("step", *self._names):
+            return copy.deepcopy(checked)
+        return numpy.array(to_array(checked, name)) if isinstance(checked, Tensor) else checked
 
     def put(self, key: str, value: Any) -> None:
         """Take over what `checked` returned. Cannot fail."""
         if key == "step":
             self._table.steps.view[self._slot.index] = value
         elif key in self._names:
+            if isinstance(value, Tensor):
+                self._table.replace_state(self._slot, key, value)
+                return
+            if self._table.differentiable:  # the tensor that is there may be on a tape
+                self._slot.states.pop(key, None)
+                self._table.generation += 1
             graphs.tensor_from(value, self._table.state(self._slot, key))
         else:
             self._slot.extra[key] = value

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * The kernels as flat C functions over raw pointers: what tests and benchmarks call through ctypes. Structures are
- * those of rmsprop.h, rmsprop_backward.h and gradient.h, field for field. Functions that return int give 0, or 1 after an error whose text
- * is in dragon_optim_last_error() of the same thread. */
+ * those of rmsprop.h, rmsprop_backward.h and gradient.h, field for field. Functions that return int give 0, or 1 after
+ * an error whose text is in dragon_optim_last_error() of the same thread. */
 
 #ifndef DRAGON_OPTIM_KERNELS_C_API_H_
 #define DRAGON_OPTIM_KERNELS_C_API_H_

@@ -121,8 +121,7 @@ DRAGON_OPTIM_FORMULA T UpdateElementGradient(const RMSpropScalars<T>& s, T clip_
   const T from_mean_square = SqrtGradient(root, from_denominator);
   shares.value[kShareEpsOutside] = from_denominator;
   shares.value[kShareEpsInside] = from_mean_square;
-  T to_g = to_quotient +
-           MeanSquareGradient<kVariant>(s, g, e, after.grad_avg, from_mean_square, back, shares);
+  T to_g = to_quotient + MeanSquareGradient<kVariant>(s, g, e, after.grad_avg, from_mean_square, back, shares);
 
   shares.value[kShareWeightDecay] = to_g * e.param;
   if constexpr (variant.l2_decay) back.param = back.param + s.weight_decay * to_g;

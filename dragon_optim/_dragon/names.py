@@ -153,6 +153,25 @@ def _reset_unless_held(workspace: Workspace, name: str) -> bool:
     return free
 
 
+def give_back(workspace: Workspace, name: str) -> None:
+    """Give a name of Dragon's back whose last owner is dying, and the memory of its tensor and its gradient.
+
+    Dragon's own way, to keep the memory until the name is used again and to retire the name if there was a
+    gradient, would let the many versions of a parameter pile up. Where somebody still holds an alias or the
+    gradient, it is gone that way.
+    """
+    tape.forget(workspace, name)
+    data, gradient = workspace.get_tensor(name), workspace.get_tensor(name + "_grad")
+    # Three references: the variable, the argument of getrefcount, and the owner. The gradient has none.
+    if sys.getrefcount(data) > 3 or (gradient is not None and sys.getrefcount(gradient) > 2):
+        _retired.setdefault(workspace, _RetiredNames()).retire(workspace, name)
+        return
+    data.Reset()
+    if gradient is not None:
+        gradient.Reset()
+    _release(workspace._handle_pool, name)
+
+
 _retired: "weakref.WeakKeyDictionary[Workspace, _RetiredNames]" = weakref.WeakKeyDictionary()
 _release = Workspace.HandlePool.release
 
