@@ -162,8 +162,8 @@ def give_back(workspace: Workspace, name: str) -> None:
     """
     tape.forget(workspace, name)
     data, gradient = workspace.get_tensor(name), workspace.get_tensor(name + "_grad")
-    # Three references: the variable, the argument of getrefcount, and the owner. The gradient has none.
-    if sys.getrefcount(data) > 3 or (gradient is not None and sys.getrefcount(gradient) > 2):
+    # Two references: the variable, and the argument of getrefcount.
+    if sys.getrefcount(data) > 2 or (gradient is not None and sys.getrefcount(gradient) > 2):
         _retired.setdefault(workspace, _RetiredNames()).retire(workspace, name)
         return
     data.Reset()

@@ -74,22 +74,33 @@ def apply(kind: str, inputs: Sequence[Tensor], results: int, **arguments: Any) -
     """
     made = Function.apply(kind, inputs[-1].device, list(inputs), outputs=[None] * results, **arguments)
     made = [made] if results == 1 else list(made)
-    owner = _Owner(current())
-    for each in made:
+    owners = [_Name(current(), each._impl.name) for each in made]
+    for each, owner in zip(made, owners):
         each._deleter = owner
+    if made[0]._tape is not None:
+        made[0]._tape.dragon_optim_names = owners  # all results have this tape
     return made
 
 
-class _Owner:
-    """What Dragon's ``Tensor.__del__`` calls for a version."""
+class _Name:
+    """The name of a version: owned by its tensor, and by the tape on which it is a result.
 
-    __slots__ = ("_workspace",)
+    Dragon's tape holds what goes into an operator, but not what comes out. The name of a result that nobody
+    holds any more, such as a state of an optimizer that is gone, would go to a new tensor, and what flows
+    back to that one would flow back to the operator.
+    """
 
-    def __init__(self, workspace: Workspace) -> None:
+    __slots__ = ("_name", "_workspace")
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
         self._workspace = workspace
+        self._name = name
 
     def release(self, name: str) -> None:
-        names.give_back(self._workspace, name)
+        """Do nothing: Dragon's ``Tensor.__del__`` calls this, and lets go of its reference next."""
+
+    def __del__(self) -> None:
+        names.give_back(self._workspace, self._name)
 
 
 def copy(workspace: Workspace, source: Tensor) -> Tensor:
