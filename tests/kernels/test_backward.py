@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The way back through an update: lengths, alignments, threads, lists, missing buffers, memory around them.
 
-Its numbers are compared with a reverse pass written here, over whole arrays; `tests/optim/` compares them with
-differences of values besides.
+Its numbers are compared with a reverse pass written here, over whole arrays; `tests/optim/` compares them
+with differences of values besides.
 """
 
 from __future__ import annotations

@@ -6,13 +6,20 @@ call that is judged, and may look at the consequences after it. `test_misuse.py`
 fulfil besides, and runs this module for it.
 """
 
-from tests.optim import misuse_of_arguments, misuse_of_gradients, misuse_of_states, misuse_of_surroundings
+from tests.optim import (
+    misuse_of_arguments,
+    misuse_of_differentiable,
+    misuse_of_gradients,
+    misuse_of_states,
+    misuse_of_surroundings,
+)
 from tests.optim.forked_cases import serve
 
 CASES = [
     *misuse_of_gradients.CASES,
     *misuse_of_arguments.CASES,
     *misuse_of_states.CASES,
+    *misuse_of_differentiable.CASES,
     *misuse_of_surroundings.CASES,
 ]
 

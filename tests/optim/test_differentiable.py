@@ -119,7 +119,9 @@ def test_float32_derivatives():
     optimizer.step(gradients={param: given["grad"]})
     total = (param * tensor(unrolled.WEIGHTS["param"], False, "float32")).sum()
     for name in ("square_avg", "momentum_buffer", "grad_avg"):
-        total = total + (optimizer.state[param][name] * tensor(unrolled.WEIGHTS[name], False, "float32")).sum()
+        total = (
+            total + (optimizer.state[param][name] * tensor(unrolled.WEIGHTS[name], False, "float32")).sum()
+        )
     total.backward()
     expected = unrolled.central_differences(options, numbers, 1)
     for name, each in expected.items():
@@ -426,11 +428,13 @@ def test_switched_on_an_ordinary_training_goes_on():
 
 
 def test_results_that_nobody_holds_keep_their_names():
-    """Dragon would give them to new tensors, and what flows back to those would flow back through the step."""
+    """Dragon would give them to new tensors, and what flows back to those would go through the step."""
 
     def unrolled_step(factor):
         weight = leaf_of([1.0])
-        optimizer = dragon_optim.RMSprop([weight], lr=1.0, alpha=0.5, eps=1, momentum=0.5, differentiable=True)
+        optimizer = dragon_optim.RMSprop(
+            [weight], lr=1.0, alpha=0.5, eps=1, momentum=0.5, differentiable=True
+        )
         optimizer.step(gradients={weight: factor * 1.0})
         return weight  # the optimizer dies here, with its states
 

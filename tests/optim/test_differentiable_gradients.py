@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Derivatives of recorded steps: by every input, in every form, against differences of the oracle's values."""
+"""Derivatives of recorded steps, by every input, in every form: against differences of an oracle's values."""
 
 from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 
 from tests.optim import unrolled

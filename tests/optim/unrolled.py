@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A few recorded steps of one parameter, and the same steps in numpy, as functions of all that goes in.
 
-What goes in is a dict: `param`, `grad`, the states in use, and hyper-parameters. What comes out is one number,
-to which every result of the last step contributes. The steps in numpy are those of `tests/oracle.py`.
+What goes in is a dict: `param`, `grad`, the states in use, and hyper-parameters. What comes out is one
+number, to which every result of the last step contributes. The steps in numpy are those of `tests/oracle.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import dragon_optim
 from tests import oracle
 
 SIZE = 5
-STATES = {"square_avg": "mean_square", "momentum_buffer": "velocity", "grad_avg": "mean"}  # names in the oracle
+STATES = {
+    "square_avg": "mean_square",
+    "momentum_buffer": "velocity",
+    "grad_avg": "mean",
+}  # names in the oracle
 NUMBERS = ("lr", "alpha", "eps", "weight_decay", "momentum", "grad_scale", "clip_norm", "clip_value")
 _random = np.random.RandomState(7)
 # How much each result counts in the number that comes out.
@@ -47,7 +51,9 @@ def inputs(options, seed=0):
         "momentum_buffer": rng.uniform(-1, 1, SIZE),
         "grad_avg": rng.uniform(-0.4, 0.4, SIZE),
     }
-    found = {name: value for name, value in found.items() if name not in STATES or name in used_states(options)}
+    found = {
+        name: value for name, value in found.items() if name not in STATES or name in used_states(options)
+    }
     full = dict(lr=0.05, alpha=0.9, eps=0.02, weight_decay=0.0, momentum=0.0, grad_scale=1.0)
     full.update(clip_norm=0.0, clip_value=0.0)
     for name in NUMBERS:
