@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import dragon_optim
 
-SEARCH_STEPS = 30
+SEARCH_STEPS = 20
 TRAINING_STEPS = 25
 BATCH_SIZE = 64
 HIDDEN = 32
@@ -38,7 +38,7 @@ START = 3e-4
 SETTINGS = {"alpha": 0.9, "eps": 1e-4, "momentum": 0.5}
 
 # The search itself is RMSprop on the logarithm of the rate.
-SEARCH_RATE, SEARCH_DECAY = 0.3, 0.92
+SEARCH_RATE, SEARCH_DECAY = 0.45, 0.9
 
 LEARNED, FIXED, SCAN = "#0072B2", "#E69F00", "#999999"  # of Okabe and Ito's colours, for every colour vision
 
@@ -148,7 +148,9 @@ def search(weights, data, args):
         loss.backward()  # through every step of the training, to the rate
         optimizer.step()
         optimizer.param_groups[0]["lr"] *= SEARCH_DECAY
-        progress.set_postfix(lr=f"{rates[-1]:.5f}", loss=f"{losses[-1]:.4f}", slope=f"{log_rate.grad.item():+.3f}")
+        progress.set_postfix(
+            lr=f"{rates[-1]:.5f}", loss=f"{losses[-1]:.4f}", slope=f"{log_rate.grad.item():+.3f}"
+        )
     return Search(rates, losses)
 
 
@@ -198,6 +200,7 @@ def plot_search(axes, found, rates, losses):
     axes.plot(found.rates[0], found.losses[0], "o", color=FIXED, markersize=9, label="its start")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlabel("learning rate")
@@ -208,7 +211,9 @@ def plot_search(axes, found, rates, losses):
 def plot_trainings(axes, curves):
     axes.set_title("Loss on held-out digits, step by step")
     for (label, values), color in zip(curves.items(), (FIXED, LEARNED)):
-        axes.plot(range(1, len(values) + 1), values, color=color, linewidth=2, label=f"{label}: {values[-1]:.3f}")
+        axes.plot(
+            range(1, len(values) + 1), values, color=color, linewidth=2, label=f"{label}: {values[-1]:.3f}"
+        )
     axes.set_xlabel("step")
     axes.set_ylim(bottom=0)
     axes.grid(True, axis="y")
@@ -240,10 +245,12 @@ def main():
         for label, rate in (("fixed", args.start), ("learned", found.best)):
             _, curves[f"{label} rate {rate:.5f}"] = train(rate, weights, data, watch=True)
     fixed, learned = (values[-1] for values in curves.values())
-    rates = np.geomspace(min(found.rates) / 2, max(found.rates) * 4, 25)
+    rates = np.geomspace(min(found.rates) / 2, max(found.rates) * 4, 17)
     plot(found, (rates, scan(weights, data, rates)), curves, args.output)
     print(f"learning rate: fixed {args.start:.5f}, learned {found.best:.5f}")
-    print(f"loss on held-out digits after {args.training_steps} steps: fixed {fixed:.4f}, learned {learned:.4f}")
+    print(
+        f"loss on held-out digits after {args.training_steps} steps: fixed {fixed:.4f}, learned {learned:.4f}"
+    )
     print(f"plot: {args.output}")
     if args.search_steps >= SEARCH_STEPS and not learned < fixed:
         sys.exit("The learned rate is no better than the fixed one.")

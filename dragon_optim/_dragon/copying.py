@@ -44,7 +44,8 @@ def _reduce_tensor(tensor: Tensor) -> Any:
 
 
 def _reduce_parameter(parameter: Parameter) -> Any:
-    return rebuild_parameter, _content(parameter)
+    array, device, _ = _content(parameter)
+    return rebuild_parameter, (array, device, parameter.requires_grad)  # also of one on the tape
 
 
 def _shallow(tensor: Tensor) -> Tensor:

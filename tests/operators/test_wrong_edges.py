@@ -48,7 +48,7 @@ FITS["DragonOptimDifferentiableRMSprop"] = (
     [None, None],
     dict(states=["square_avg"], scalars=["lr"]),
 )
-# The results' parts come behind the inputs; what flows back to the row is not asked for by anybody, but may be.
+# What flows back to the results comes behind the inputs.
 FITS["DragonOptimDifferentiableRMSpropGradient"] = (
     [_ROW, np.float64([0.5]), ONES, ONES, ONES, ONES, None],
     [None] * 5,
