@@ -30,7 +30,8 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     params : iterable of Tensor, of dict, or of (str, Tensor)
-        The parameters, or groups of them. Leaves of dtype float32, float64 or float16.
+        The parameters, or groups of them, of dtype float32, float64 or float16. Leaves, unless
+        `differentiable`.
     lr : float, optional, default=0.01
         Learning rate :math:`\gamma`. Range: ``>= 0``.
     alpha : float, optional, default=0.99
@@ -48,7 +49,9 @@ class RMSprop(Optimizer):
     maximize : bool, optional, default=False
         Ascend.
     differentiable : bool, optional, default=False
-        Not supported yet: True raises NotImplementedError.
+        Whether steps stay on Dragon's tape, so that a backward pass goes through them: to parameters,
+        gradients, states, and hyper-parameters that are tensors. float32 and float64; not with
+        ``foreach=True``.
     grad_scale : float, optional, default=1
         Every gradient is multiplied by it first. Any number but NaN.
     clip_norm : float, optional, default=0
@@ -78,8 +81,8 @@ class RMSprop(Optimizer):
         `params`.
     ValueError
         For a hyper-parameter that is negative or NaN, or wrong `params`.
-    NotImplementedError
-        For ``differentiable=True``.
+    AssertionError
+        For ``foreach=True`` with ``differentiable=True``, as PyTorch.
     RuntimeError
         For a parameter of another or a dead workspace, or on a device that this build lacks.
 

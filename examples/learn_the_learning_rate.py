@@ -4,10 +4,10 @@
     python examples/learn_the_learning_rate.py     # some seconds; plot in out/learn_the_learning_rate.png
 
 A small network is trained on scikit-learn's digits (part of its package: nothing is downloaded), for a few
-steps from the same initial weights. All of its steps stay on Dragon's tape. One backward pass from the loss on
-held-out digits then goes back through every step and gives the derivative by the learning rate, along which
-the next training takes a better one. In the end a training with the learned rate is compared with one that
-keeps the rate at which the search began.
+steps from the same initial weights. All of its steps stay on Dragon's tape. One backward pass from the loss
+on held-out digits then goes back through every step and gives the derivative by the learning rate, along
+which the next training takes a better one. In the end a training with the learned rate is compared with one
+that keeps the rate at which the search began.
 
 For the exact derivative a step must know how its gradient depends on the weights. Dragon's own `.grad` are
 constants, so the network's gradients are written down here, as expressions that Dragon records.

@@ -4,8 +4,9 @@
     python -m tests.golden.record_differentiable     # in an environment with PyTorch
 
 Each case holds all that goes into some steps, how much each result counts in the number that comes out, and
-the derivatives of that number. There is none by the learning rate, which PyTorch's RMSprop makes a number of.
-Centered there is one step only: PyTorch's backward refuses two ("modified by an inplace operation": lerp_).
+the derivatives of that number. Of the hyper-parameters PyTorch's RMSprop takes only eps and momentum as
+tensors that require a gradient. Centered there is one step only: PyTorch's backward refuses two ("modified by
+an inplace operation": lerp_).
 """
 
 import itertools
@@ -34,8 +35,13 @@ def record(options, seed):
         given["grad_avg"] = (numbers(seed + 4) / 4).detach().requires_grad_()
     weights = {name: numbers(seed + 5 + place) for place, name in enumerate(("param", *STATES))}
 
+    for name in ("eps", "momentum"):
+        if name in options:
+            given[name] = torch.tensor(options[name], dtype=torch.float64, requires_grad=True)
+
     param = given["param"].clone()
-    optimizer = torch.optim.RMSprop([param], **options, differentiable=True)
+    tensors = {name: given[name] for name in ("eps", "momentum") if name in given}
+    optimizer = torch.optim.RMSprop([param], **{**options, **tensors}, differentiable=True)
     states = {name: given[name].clone() for name in STATES if name in given}
     optimizer.state[param].update(step=torch.tensor(0.0), **states)
     steps = 1 if options.get("centered") else 3

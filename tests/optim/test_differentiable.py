@@ -78,8 +78,9 @@ def test_the_bits_of_an_ordinary_step(options, dtype, recorded):
 def test_the_derivatives_of_pytorch(case):
     given = {name: tensor(numbers) for name, numbers in case["given"].items()}
     param = given["param"] * 1.0
-    optimizer = dragon_optim.RMSprop([param], **case["options"], differentiable=True)
-    for name in set(given) - {"param", "grad"}:
+    numbers = {name: given.get(name, number) for name, number in case["options"].items()}
+    optimizer = dragon_optim.RMSprop([param], **numbers, differentiable=True)
+    for name in set(given) & set(unrolled.STATES):
         optimizer.state[param][name] = given[name]
     for step in range(case["steps"]):
         grad = given["grad"] * float(step + 1) + param * param * (0.02 * step)

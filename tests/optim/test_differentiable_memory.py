@@ -60,8 +60,8 @@ class Learner:
 class GivenGradients(Learner):
     """With gradients that are expressions.
 
-    Of operators that keep nothing in Dragon: its `sum` and `permute` keep half a kilobyte for each result that
-    no backward pass ever reaches.
+    Of operators that keep nothing in Dragon: its `sum` and `permute` keep half a kilobyte for each result
+    that no backward pass ever reaches.
     """
 
     def __init__(self, **options):
