@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dragon.core.framework import config
 from dragon.vm import torch
 
 import dragon_optim
 from tests.optim import unrolled
+from tests.optim.elsewhere import run_script
 from tests.optim.support import backward, feed_gradient, parameter, values
 from tests.optim.unrolled import tensor
 
@@ -449,3 +452,70 @@ def test_results_that_nobody_holds_keep_their_names():
         total.backward()
         slopes.append(values(factor.grad).tolist())
     assert slopes[0] == slopes[1]
+
+
+# --- surroundings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_every_level_of_graph_optimization(level):
+    options = {"momentum": 0.8, "centered": True, "weight_decay": 0.1}
+    numbers = unrolled.inputs(options)
+    settings = config.config()
+    before, settings.graph_optimization = settings.graph_optimization, level
+    try:
+        actual = unrolled.gradients(options, numbers, 3)
+    finally:
+        settings.graph_optimization = before
+    for name, expected in unrolled.central_differences(options, numbers, 3).items():
+        assert unrolled.relative_error(actual[name], expected) < 1e-7, name
+
+
+def test_an_error_in_the_second_group_leaves_the_first_as_it_was():
+    first, second = leaf_of([1.0]), leaf_of([1.0])
+    groups = [{"params": [first]}, {"params": [second], "momentum": tensor([0.0])}]
+    optimizer = dragon_optim.RMSprop(groups, differentiable=True)
+    backward(first, 1.0, second, 1.0)
+    with pytest.raises(ValueError, match="momentum is 0, which turns it off"):
+        optimizer.step()
+    assert first.is_leaf
+    assert values(first).tolist() == [1.0]
+    assert len(optimizer.state) == 0
+    optimizer.param_groups[1]["momentum"] = 0.5
+    optimizer.step()
+    assert [optimizer.state[param]["step"] for param in (first, second)] == [1, 1]
+
+
+def test_a_deep_copy_begins_anew():
+    weight, rate = leaf_of([1.0]), tensor([0.5])
+    optimizer = dragon_optim.RMSprop([weight], lr=rate, alpha=0, eps=0, differentiable=True)
+    backward(weight, 1.0)
+    optimizer.step()
+    twin = copy.deepcopy(optimizer)
+    (copied,) = twin.param_groups[0]["params"]
+    assert copied.is_leaf
+    assert copied.requires_grad
+    assert values(copied).tolist() == values(weight).tolist()
+    backward(copied, 1.0)
+    twin.step()
+    assert values(weight).tolist() == [0.5]
+    assert values(copied).tolist() == [0.0]
+    copied.sum().backward()
+    assert values(twin.param_groups[0]["lr"].grad).tolist() == [-1.0]
+    assert rate.grad is None
+
+
+def test_the_end_of_the_process_is_quiet():
+    done = run_script(
+        """
+import numpy as np
+import dragon_optim
+from dragon.vm import torch
+weight = torch.nn.Parameter(torch.tensor(np.ones(3)))
+optimizer = dragon_optim.RMSprop([weight], momentum=0.5, differentiable=True)
+for _ in range(3):
+    optimizer.step(gradients={weight: weight * 2.0})
+kept = [optimizer, weight, optimizer.state[weight]["square_avg"], (weight * 1.0).sum()]
+"""
+    )
+    assert (done.returncode, done.stderr) == (0, "")
