@@ -212,22 +212,23 @@ def forget_consumed(slots: Sequence[Slot]) -> bool:
     Dragon goes back over a tape once and takes it from the tensors that it passes, so from the parameters,
     but not from the states that stand beside them at the end.
     """
-    used: List[Any] = []
+    consumed = False
+    gone: List[Any] = []  # tapes, which are alive as long as a state holds them
     for slot in slots:
         recorded = slot.history() if slot.history is not None else None
         if slot.history is not None and (recorded is None or versions.history(slot.param) is not recorded):
             slot.history = None
-            used.append(recorded)
-    if used:
-        gone = {id(each) for each in used}
-        for slot in slots:
-            if id(versions.history(slot.param)) in gone and versions.history(slot.param) is not None:
-                versions.cut(slot.param)
-                slot.history = None
-            for state in slot.states.values():
-                if versions.history(state) is not None and id(versions.history(state)) in gone:
-                    versions.constant(state)
-    return bool(used)
+            consumed = True
+            gone.append(recorded)
+    ids = {id(each) for each in gone if each is not None}
+    for slot in slots if ids else ():
+        if id(versions.history(slot.param)) in ids:  # the pass has reached another parameter of its step
+            versions.cut(slot.param)
+            slot.history = None
+        for state in slot.states.values():
+            if id(versions.history(state)) in ids:
+                versions.constant(state)
+    return consumed
 
 
 def detach(slots: Sequence[Slot]) -> None:

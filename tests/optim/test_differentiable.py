@@ -519,3 +519,17 @@ kept = [optimizer, weight, optimizer.state[weight]["square_avg"], (weight * 1.0)
 """
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pass_through_one_parameter_ends_the_history_of_its_step():
+    """The two were updated by one operator, and what went into it is used up."""
+    reached, beside = leaf_of([1.0]), leaf_of([1.0])
+    optimizer = dragon_optim.RMSprop([reached, beside], alpha=0.5, differentiable=True)
+    backward(reached, 1.0, beside, 1.0)
+    optimizer.step()
+    (reached * 2.0).sum().backward()
+    backward(reached, 1.0)
+    optimizer.step()
+    assert beside.is_leaf
+    assert not optimizer.state[beside]["square_avg"].requires_grad
+    assert not reached.is_leaf
