@@ -44,10 +44,8 @@ class _Version(NamedTuple):
     steps: int
 
 
-def check_gradients(engine: "Engine", gradients: Optional[Gradients], in_group: bool) -> None:
-    """Raise unless `step` can take these gradients in the place of ``.grad``. None is always right."""
-    if gradients is None:
-        return
+def check_gradients(engine: "Engine", gradients: Gradients, in_group: bool) -> None:
+    """Raise unless `step` can take these gradients in the place of ``.grad``."""
     if not engine.is_differentiable:
         raise ValueError(
             "step() takes gradients only with differentiable=True; without, it reads each parameter's .grad"

@@ -146,7 +146,7 @@ class Engine:
         When a structure is met first, `make` gives the operators from the slots; it may give none. Where
         parameters become other tensors in each step, no structure is met twice, and no graph is made.
         """
-        if self.is_differentiable:
+        if self._groups.differentiable:
             graphs.run_once(self.workspace, make(slots))
             return
         if self._generation != self.table.generation:
@@ -244,11 +244,12 @@ class Engine:
             self.guard("step()")
             before()
             self.prepare(groups(), "step()")
-            if self.is_differentiable and self._function is None:
+            if self._groups.differentiable and self._function is None:
                 raise NotImplementedError(
                     f"differentiable=True: {self._kind} has no form that Dragon's tape can record"
                 )
-            differentiable.check_gradients(self, gradients, collective.group() is not None)
+            if gradients is not None:
+                differentiable.check_gradients(self, gradients, collective.group() is not None)
 
         with self.turn:
             self._step(prepare, gradients)
@@ -262,7 +263,7 @@ class Engine:
             summed = self.round_open
         if summed:
             self.open_masked_round()
-        if self.is_differentiable and self._function is not None:
+        if self._groups.differentiable and self._function is not None:
             differentiable.Step(self, self._function, summed, gradients).run()
         else:
             self._run_update(summed)

@@ -77,17 +77,20 @@ class WatchedGroups:
         if changed:
             self.check_params(groups)
         rows = self._changed_rows(groups)
-        differentiable = self._differentiable(groups) if changed or rows else self.differentiable
+        if changed or rows:
+            self._take(groups, changed, rows)
+        self._write_trainable()
+
+    def _take(self, groups: Sequence[Group], changed: bool, rows: Dict[int, _Row]) -> None:
+        differentiable = self._differentiable(groups)
         if differentiable != self.differentiable and not changed:
             self.check_params(groups)  # not the same may stand in it
-        self._seen_moves = self._table.moves
         if changed:
             self._take_params(groups)
-        if changed or rows:
-            self._take_rows(rows)
+        self._take_rows(rows)
         if differentiable != self.differentiable:
             self._switch(differentiable)
-        self._write_trainable()
+        self._seen_moves = self._table.moves
 
     def _params_changed(self, groups: Sequence[Group]) -> bool:
         if not isinstance(groups, (list, tuple)) or len(groups) != len(self._seen_params):

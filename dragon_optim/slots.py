@@ -70,7 +70,8 @@ class SlotTable:
         self.generation = 0
         # Whether steps are recorded: then no tensor of a state is ever written to, another takes its place.
         self.differentiable = False
-        self.moves = tape.moves(workspace)  # of parameters to other tensors, as far as followed
+        self._counter = tape.moves(workspace)
+        self.moves = self._counter.moves  # of parameters to other tensors, as far as followed
         self.steps = graphs.HostArray(workspace, 1, "int64")
         self.trainable = graphs.HostArray(workspace, 1, "int64")  # 1: takes part in a step from gradients
         self.summed = graphs.HostArray(workspace, 1, "int64")  # 1: has a sum in this round
@@ -88,10 +89,9 @@ class SlotTable:
 
     def follow(self) -> None:
         """Take note of parameters that have become other tensors, by a recorded step of any optimizer."""
-        moves = tape.moves(self.workspace)
-        if moves == self.moves:
+        if self._counter.moves == self.moves:
             return
-        self.moves = moves
+        self.moves = self._counter.moves
         for slot in self.slots:
             if slot.name != tensors.name(slot.param):
                 slot.name = tensors.name(slot.param)

@@ -40,9 +40,9 @@ def passes(workspace: Workspace) -> int:
     return _record(workspace).passes
 
 
-def moves(workspace: Workspace) -> int:
-    """How often a parameter has become another tensor, with another name."""
-    return _record(workspace).moves
+def moves(workspace: Workspace) -> _Record:
+    """What counts, in its attribute `moves`, how often a parameter has become another tensor."""
+    return _record(workspace)
 
 
 def note_move(workspace: Workspace) -> None:
