@@ -72,13 +72,18 @@ def apply(kind: str, inputs: Sequence[Tensor], results: int, **arguments: Any) -
 
     The arguments must be few in their kinds: Dragon keeps an operator for each that it has seen.
     """
-    made = Function.apply(kind, inputs[-1].device, list(inputs), outputs=[None] * results, **arguments)
+    home = current()
+    with names.for_versions(home):
+        made = Function.apply(kind, inputs[-1].device, list(inputs), outputs=[None] * results, **arguments)
     made = [made] if results == 1 else list(made)
-    owners = [_Name(current(), each._impl.name) for each in made]
+    owners = [_Name(home, each._impl.name) for each in made]
     for each, owner in zip(made, owners):
         each._deleter = owner
-    if made[0]._tape is not None:
-        made[0]._tape.dragon_optim_names = owners  # all results have this tape
+    recorded = made[0]._tape  # of all results
+    if recorded is not None:
+        # The name of the operator too: Dragon gives it back after a backward pass, or never.
+        recorded.dragon_optim_names = [*owners, *(_Handle(home, each) for each in recorded._handles)]
+        recorded._handles = set()
     return made
 
 
@@ -101,6 +106,19 @@ class _Name:
 
     def __del__(self) -> None:
         names.give_back(self._workspace, self._name)
+
+
+class _Handle:
+    """The name of an operator, owned by the tape on which it stands."""
+
+    __slots__ = ("_name", "_workspace")
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self._workspace = workspace
+        self._name = name
+
+    def __del__(self) -> None:
+        names.give_handle_back(self._workspace, self._name)
 
 
 def copy(workspace: Workspace, source: Tensor) -> Tensor:
