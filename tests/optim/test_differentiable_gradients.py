@@ -27,6 +27,9 @@ EXTRAS = [
 ]
 LIMIT = 1e-7
 
+# Of workspaces of their own: the names of leaves with gradients are used again only after very many of them.
+pytestmark = pytest.mark.usefixtures("ws")
+
 
 def words(options):
     return ",".join(f"{name}={value}" for name, value in options.items()) or "plain"
