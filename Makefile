@@ -35,7 +35,7 @@ demo: compiler build $(STAMPS)/demo
 
 # The demo's requirements too: the examples are tested.
 test: compiler build $(STAMPS)/test $(STAMPS)/demo
-	@$(SAY) 'running the tests (about 3 minutes on two cores)'
+	@$(SAY) 'running the tests (about 5 minutes on two cores)'
 	@$(BIN)/python -m pytest -q tests
 
 lint: $(STAMPS)/lint

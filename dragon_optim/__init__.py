@@ -20,17 +20,19 @@ _names.install()
 _stock.install()
 _copying.install()
 
+from dragon_optim import checkpoint  # noqa: E402  the operators must be registered first
 from dragon_optim.hooks import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from dragon_optim.optimizer import Optimizer  # noqa: E402  the operators must be registered first
+from dragon_optim.optimizer import Optimizer  # noqa: E402
 from dragon_optim.rmsprop import RMSprop  # noqa: E402
 
 __all__ = [
     "Optimizer",
     "RMSprop",
     "__version__",
+    "checkpoint",
     "register_optimizer_step_post_hook",
     "register_optimizer_step_pre_hook",
 ]

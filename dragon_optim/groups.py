@@ -105,20 +105,8 @@ class WatchedGroups:
 
     def check_params(self, groups: Sequence[Group]) -> None:
         """Raise unless every group is a dict that holds a list of parameters, none in two groups."""
-        if not isinstance(groups, (list, tuple)):
-            raise TypeError(f"param_groups must be a list of dicts, but got {parameters.type_name(groups)}")
+        parameters.check_lists(groups)
         for number, group in enumerate(groups):
-            if not isinstance(group, dict):
-                raise TypeError(
-                    f"param_groups[{number}] must be a dict, but got {parameters.type_name(group)}"
-                )
-            if "params" not in group:
-                raise KeyError(f"param_groups[{number}] lacks 'params'; set it to a list of Tensors")
-            if not isinstance(group["params"], (list, tuple)):
-                raise TypeError(
-                    f"param_groups[{number}]['params'] must be a list of Tensors, but got "
-                    f"{parameters.type_name(group['params'])}"
-                )
             on_tape = bool(group.get("differentiable"))
             parameters.check(group["params"], self._table.workspace, allow_non_leaf=on_tape)
             if on_tape:

@@ -2,12 +2,14 @@
 """Hooks around an optimizer's methods, with PyTorch's names, order and words."""
 
 import functools
+import inspect
 import itertools
+import threading
 import weakref
 from collections import OrderedDict
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, Set, Tuple
 
-from dragon_optim.parameters import printable, type_name
+from dragon_optim.parameters import brief, type_name
 
 Hook = Callable[..., Any]
 
@@ -31,11 +33,19 @@ class RemovableHandle:
         if hooks is not None:
             hooks.pop(self.id, None)
 
+    def __reduce__(self) -> Any:
+        """Be copied as a handle on nothing: the copy of an optimizer has no hooks."""
+        return _handle_on_nothing, ()
+
     def __enter__(self) -> "RemovableHandle":
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.remove()
+
+
+def _handle_on_nothing() -> RemovableHandle:
+    return RemovableHandle(OrderedDict())
 
 
 def register(hooks: "OrderedDict[int, Hook]", hook: Hook, prepend: bool = False) -> RemovableHandle:
@@ -105,7 +115,7 @@ class HookTables:
         self.state_dict_post: OrderedDict[int, Hook] = OrderedDict()
         self.load_state_dict_pre: OrderedDict[int, Hook] = OrderedDict()
         self.load_state_dict_post: OrderedDict[int, Hook] = OrderedDict()
-        self.in_step = False
+        self.stepping: Set[int] = set()  # threads that are in a step, the hooks around it included
 
 
 class Hooked:
@@ -259,6 +269,12 @@ def thread(hooks: "OrderedDict[int, Hook]", optimizer: Any, value: Any) -> Any:
     return value
 
 
+def hook_step(cls: Any) -> None:
+    """Run the hooks around the ``step`` of a class from now on, wherever it comes from."""
+    if not getattr(cls.step, "hooked", False):
+        cls.step = around_step(cls.step)
+
+
 def around_step(step: Callable[..., Any]) -> Callable[..., Any]:
     """Run the hooks around a ``step`` method: once, also where one ``step`` calls that of its base class."""
 
@@ -268,46 +284,63 @@ def around_step(step: Callable[..., Any]) -> Callable[..., Any]:
             return step(**kwargs)  # Python's own error: there is no self
         optimizer = args[0]
         tables: HookTables = optimizer._hooks
-        if not (tables.step_pre or tables.step_post or _global_pre_hooks or _global_post_hooks):
+        thread = threading.get_ident()
+        if thread in tables.stepping:
             return step(*args, **kwargs)
-        # Threads that share an optimizer take turns, hooks included.
-        with optimizer._engine.turn:
-            if tables.in_step:
-                return step(*args, **kwargs)
-            tables.in_step = True
-            try:
-                return _hooked_step(step, tables, args, kwargs)
-            finally:
-                tables.in_step = False
+        tables.stepping.add(thread)
+        try:
+            if tables.step_pre or tables.step_post or _global_pre_hooks or _global_post_hooks:
+                # Threads that share an optimizer take turns, hooks included.
+                with optimizer._engine.turn:
+                    return _hooked_step(step, optimizer, args, kwargs)
+            result = step(*args, **kwargs)
+            if tables.step_post or _global_post_hooks:  # registered by the closure
+                _call_post_hooks(optimizer, args, kwargs)
+            return result
+        finally:
+            tables.stepping.discard(thread)
 
+    hooked.hooked = True  # type: ignore[attr-defined]
     return hooked
 
 
-def _hooked_step(step: Callable[..., Any], tables: HookTables, args: Any, kwargs: Any) -> Any:
-    optimizer = args[0]
-    if tables.step_pre or _global_pre_hooks:
+def _hooked_step(step: Callable[..., Any], optimizer: Any, args: Any, kwargs: Any) -> Any:
+    if optimizer._hooks.step_pre or _global_pre_hooks:
         try:
-            args, kwargs = _rewritten(step, optimizer, args, kwargs, tables)
+            args, kwargs = _rewritten(step, optimizer, args, kwargs)
         except BaseException as error:
             optimizer._fail_step(error)
     result = step(*args, **kwargs)
-    call(tables.step_post, optimizer, args, kwargs)
-    call(_global_post_hooks, optimizer, args, kwargs)
+    _call_post_hooks(optimizer, args, kwargs)
     return result
 
 
-def _rewritten(
-    step: Callable[..., Any], optimizer: Any, args: Any, kwargs: Any, tables: HookTables
-) -> Tuple[Any, Any]:
+def _call_post_hooks(optimizer: Any, args: Any, kwargs: Any) -> None:
+    call(optimizer._hooks.step_post, optimizer, args, kwargs)
+    call(_global_post_hooks, optimizer, args, kwargs)
+
+
+def _rewritten(step: Callable[..., Any], optimizer: Any, args: Any, kwargs: Any) -> Tuple[Any, Any]:
     """The arguments of a step after the pre-hooks, each of which may return others."""
-    for hook in [*_global_pre_hooks.values(), *tables.step_pre.values()]:
+    for hook in [*_global_pre_hooks.values(), *optimizer._hooks.step_pre.values()]:
         result = hook(optimizer, args, kwargs)
         if result is None:
             continue
         if not (isinstance(result, tuple) and len(result) == 2):
             raise RuntimeError(
-                f"{step} must return None or a tuple of (new_args, new_kwargs), but got "
-                f"{printable(result)}. (It is a step pre-hook that returned this: {hook!r}.)"
+                f"{step.__qualname__}'s pre-hook {_name(hook)} must return None or a tuple of (new_args, "
+                f"new_kwargs), but got {brief(result)}."
             )
         args, kwargs = result
+        # Here, where the other ranks of a process group still hear of it.
+        inspect.signature(step).bind(*args, **kwargs)
+        if not args or args[0] is not optimizer:
+            raise TypeError(
+                f"the args that the pre-hook {_name(hook)} returns must begin with the optimizer, as those "
+                "that it was given do"
+            )
     return args, kwargs
+
+
+def _name(hook: Hook) -> str:
+    return str(getattr(hook, "__qualname__", type_name(hook)))

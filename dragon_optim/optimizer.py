@@ -127,12 +127,8 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
             self.operator_type or "", self.hyper_fields, self.state_names, self.differentiable_operator
         )
         self._state = OptimizerState(self._engine.table, self.known_states)
-        self._hooks = hooks.HookTables()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "step" in cls.__dict__:
-            cls.step = hooks.around_step(cls.step)  # type: ignore[method-assign]
+        self._hooks = self.__dict__.get("_hooks") or hooks.HookTables()
+        hooks.hook_step(type(self))
 
     def _check_defaults(self) -> None:
         for field in self.hyper_fields:
@@ -209,9 +205,11 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
 
     def _check_names(self, group: Dict[str, Any]) -> None:
         if self.param_groups and bool("param_names" in group) != bool("param_names" in self.param_groups[0]):
+            having = "with" if "param_names" in group else "without"
             raise ValueError(
-                "all optimizer param groups should be with/without names. Give names to all parameters or to "
-                "none: pass model.named_parameters(), or model.parameters()."
+                "all optimizer param groups should be with/without names. cannot add param group "
+                f"{having} names to the optimizer: give names to all parameters or to none, by "
+                "model.named_parameters() or model.parameters()."
             )
 
     @hooks.around_step

@@ -34,6 +34,19 @@ def printable(value: Any) -> Any:
     return value
 
 
+def brief(value: Any) -> str:
+    """What an error shows of a value from anywhere: the type of what is not plain. Calls nobody's repr."""
+    if type(value) in (list, tuple):
+        parts = ", ".join(map(brief, value[:10])) + (", ..." if len(value) > 10 else "")
+        return f"[{parts}]" if type(value) is list else f"({parts}{',' if len(value) == 1 else ''})"
+    if type(value) is dict and len(value) <= 10:
+        return "{" + ", ".join(f"{brief(key)}: {brief(each)}" for key, each in value.items()) + "}"
+    if value is None or type(value) in (bool, int, float, str):
+        text = repr(value)
+        return text if len(text) <= 100 else text[:100] + "..."
+    return f"a {type_name(value)}"
+
+
 def as_list(params: Any) -> List[Any]:
     """Return a group's parameters as a list; a single tensor is a list of one."""
     if isinstance(params, Tensor):
@@ -63,13 +76,30 @@ def split_names(params: Sequence[Any]) -> "tuple[List[Any], List[str]]":
     return [tensor for _, tensor in params], [name for name, _ in params]
 
 
+def check_lists(groups: Any) -> None:
+    """Raise unless this is a list of dicts, each with a list of tensors under ``params``."""
+    if not isinstance(groups, (list, tuple)):
+        raise TypeError(f"param_groups must be a list of dicts, but got {type_name(groups)}")
+    for number, group in enumerate(groups):
+        if not isinstance(group, dict):
+            raise TypeError(f"param_groups[{number}] must be a dict, but got {type_name(group)}")
+        if "params" not in group:
+            raise KeyError(f"param_groups[{number}] lacks 'params'; set it to a list of Tensors")
+        if not isinstance(group["params"], (list, tuple)):
+            raise TypeError(
+                f"param_groups[{number}]['params'] must be a list of Tensors, but got "
+                f"{type_name(group['params'])}"
+            )
+        for param in group["params"]:
+            if not isinstance(param, Tensor):
+                raise TypeError(
+                    f"optimizer can only optimize Tensors, but one of the params is {type_name(param)}"
+                )
+
+
 def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool = False) -> None:
     """Raise unless every element is a leaf tensor of floats on a device that we have, in this workspace."""
     for position, param in enumerate(params):
-        if not isinstance(param, Tensor):
-            raise TypeError(
-                f"optimizer can only optimize Tensors, but one of the params is {type_name(param)}"
-            )
         workspace.check_tensor(param, home, f"parameter {position}")
         if not allow_non_leaf and not param.is_leaf:
             raise ValueError(

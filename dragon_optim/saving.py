@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What an optimizer is outside of this process: a state dict, a pickle, a copy."""
 
-import copy
+import warnings
 from typing import Any, ClassVar, Collection, Dict, List, Tuple
 
-from dragon.vm.torch.core.tensor import Tensor
+from dragon.vm.torch.core.optim import optimizer as stock
 
-from dragon_optim import hooks, hyper
+from dragon_optim import hooks, hyper, parameters
 from dragon_optim.engine import Engine
 from dragon_optim.state import OptimizerState
 from dragon_optim.state_dict import Reader, Requirements, check_mapping, pack
@@ -31,6 +31,7 @@ class Savable:
     legacy_defaults: ClassVar[Dict[str, Any]] = {}
     """What `load_state_dict` takes for keys that a group lacks because it was written before they came."""
 
+    defaults: Dict[str, Any]
     param_groups: List[Dict[str, Any]]
     _engine: Engine
     _state: OptimizerState
@@ -75,6 +76,7 @@ class Savable:
         """
         tables = self._hooks
         hooks.call(tables.state_dict_pre, self)
+        parameters.check_lists(self.param_groups)
         packed = pack(self.param_groups, self._state)
         return hooks.thread(tables.state_dict_post, self, packed)
 
@@ -138,7 +140,7 @@ class Savable:
         self._engine.guard("load_state_dict()")
         check_mapping(state_dict)
         tables = self._hooks
-        state_dict = hooks.thread(tables.load_state_dict_pre, self, copy.copy(state_dict))
+        state_dict = hooks.thread(tables.load_state_dict_pre, self, dict(state_dict))
         self._engine.check_params(self.param_groups)
         contents = self._reader(keep).read(state_dict)
         with self._engine.turn:
@@ -162,24 +164,27 @@ class Savable:
     def __getstate__(self) -> Dict[str, Any]:
         """Return all that a copy needs: attributes, groups, and ``state`` as a dict. Hooks are left out."""
         kept = {key: value for key, value in self.__dict__.items() if key not in _OWN}
-        kept["state"] = {
-            key: dict(self._state[key]) if isinstance(key, Tensor) else self._state[key]
-            for key in self._state
-        }
+        kept["state"] = {key: self._state.plain(key) for key in self._state}
+        # Dragon's `required` is known by its identity, which a copy of it has not.
+        kept["_required"] = [key for key, value in self.defaults.items() if value is stock.required]
         return kept
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         attributes = dict(state)
         entries, groups = attributes.pop("state"), attributes.pop("param_groups")
+        keys = attributes.pop("_required", ())
         self.__dict__.update(attributes)
+        self.defaults.update(dict.fromkeys(keys, stock.required))
         self._start()
-        self._engine.sync(groups)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about duplicates and the like it was warned when they were made
+            self._engine.sync(groups)
         self.param_groups = groups
         self._state.replace(entries)
 
     def __copy__(self) -> Any:
         """Return an optimizer with the same groups and the same state, and no hooks, as PyTorch does."""
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
+        twin.__dict__.update({key: value for key, value in self.__dict__.items() if key != "step"})
         twin._hooks = hooks.HookTables()
         return twin

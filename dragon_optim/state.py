@@ -11,6 +11,7 @@ from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import graphs, tensors, workspace
 from dragon_optim.arrays import is_foreign, to_array
+from dragon_optim.parameters import printable
 from dragon_optim.slots import Slot, SlotTable
 
 
@@ -121,6 +122,10 @@ class ParameterState(MutableMapping):
     def __repr__(self) -> str:
         return repr(dict(self))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be copied and pickled as a dict: what this is a view of belongs to the optimizer."""
+        return dict, (), None, None, iter(self.items())
+
 
 class OptimizerState(MutableMapping):
     """A parameter's states by the parameter; and, as PyTorch allows it, anything else by any other key."""
@@ -153,6 +158,11 @@ class OptimizerState(MutableMapping):
             slot = Slot(param, -1, self._table.workspace)
         return ParameterState(self._table, slot, self._names)
 
+    def plain(self, key: Any) -> Any:
+        """Return an entry as a dict of its own; one that is no parameter's, or no dict, as it is."""
+        entry = self[key]
+        return dict(entry) if isinstance(entry, ParameterState) else entry
+
     def _put(self, key: Any, value: Any) -> None:
         slot = self._table.find(key)
         if slot is not None:
@@ -161,8 +171,9 @@ class OptimizerState(MutableMapping):
         if slot is None:
             self._other[key] = value
             return
-        for name, each in value.items():
-            self[key].put(name, each)
+        entry = self.entry_of(key)
+        for name in list(value):
+            entry.put(name, value.pop(name))
 
     def claimed_by(self, params: Sequence[Any]) -> List[Tuple[Any, Dict[str, Any]]]:
         """Return what was set for parameters before they joined, checked, for `hand_over`; or raise."""
@@ -182,11 +193,15 @@ class OptimizerState(MutableMapping):
         """Take these entries and no others. Changes nothing if one of them is wrong."""
         self.take([(key, self._checked(key, each)) for key, each in value.items()])
 
-    def take(self, entries: Sequence[Tuple[Any, Any]]) -> None:
-        """Take these entries, checked before, and no others. Cannot fail."""
+    def take(self, entries: List[Tuple[Any, Any]]) -> None:
+        """Take these entries, checked before, and no others. Cannot fail.
+
+        The list is emptied on the way, so that no more than one array is there twice.
+        """
         self.clear()
-        for key, each in entries:
-            self._put(key, each)
+        entries.reverse()
+        while entries:
+            self._put(*entries.pop())
 
     def clear(self) -> None:
         """Forget everything."""
@@ -212,7 +227,7 @@ class OptimizerState(MutableMapping):
             if default:
                 return default[0]
             raise KeyError(key)
-        entry = dict(self[key]) if self._table.find(key) is not None else self[key]
+        entry = self.plain(key)
         del self[key]
         return entry
 
@@ -241,6 +256,10 @@ class OptimizerState(MutableMapping):
     def __repr__(self) -> str:
         return repr({key: self[key] for key in self})
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be copied and pickled as a dict of dicts: what this is a view of belongs to the optimizer."""
+        return dict, (), None, None, iter(self.items())
+
 
 def _as_step(value: Any) -> int:
     if isinstance(value, (Tensor, numpy.ndarray, numpy.generic)) or is_foreign(value):
@@ -253,9 +272,9 @@ def _as_step(value: Any) -> int:
     try:
         step = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"step must be a whole number, but got {value!r}") from error
-    if step > 2**63 - 1:
-        raise OverflowError(f"Invalid step value: {step} (need step < 2**63)")
+        raise TypeError(f"step must be a whole number, but got {printable(value)!r}") from error
+    if step >= 2**62:  # in int64, with room to count on
+        raise OverflowError(f"Invalid step value: {step} (need step < 2**62)")
     if step < 0:
         raise ValueError(f"Invalid step value: {step} (need step >= 0)")
     return step

@@ -15,7 +15,7 @@ from dragon_optim import hyper
 from dragon_optim._dragon import tensors
 from dragon_optim._warnings import warn
 from dragon_optim.arrays import is_foreign, to_array
-from dragon_optim.parameters import type_name
+from dragon_optim.parameters import printable, type_name
 from dragon_optim.state import OptimizerState
 
 Group = Dict[str, Any]
@@ -25,18 +25,17 @@ _ERRORS = (KeyError, TypeError, ValueError, OverflowError, RuntimeError)
 
 def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
     """Return the state dict of these groups: the same values and tensors, parameters as numbers."""
-    numbers: Dict[int, int] = {}  # by identity; a parameter that stands twice keeps its first number
+    # By identity. A parameter that stands twice has the number of its last place in the first group that
+    # holds it: so do PyTorch's.
+    numbers: Dict[int, int] = {}
     packed_groups = []
     count = 0
-    for place, group in enumerate(groups):
-        strangers = [each for each in group["params"] if not isinstance(each, Tensor)]
-        if strangers:
-            raise TypeError(
-                f"param_groups[{place}]['params'] holds a {type_name(strangers[0])}, not a Tensor"
-            )
+    for group in groups:
         packed = {key: value for key, value in group.items() if key != "params"}
+        earlier = set(numbers)
         for number, param in enumerate(group["params"], count):
-            numbers.setdefault(tensors.identity(param), number)
+            if tensors.identity(param) not in earlier:
+                numbers[tensors.identity(param)] = number
         packed["params"] = [numbers[tensors.identity(param)] for param in group["params"]]
         count += len(packed["params"])
         packed_groups.append(packed)
@@ -46,7 +45,7 @@ def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
         if not isinstance(key, Tensor):
             packed_state[key] = state[key]
         elif tensors.identity(key) in numbers:
-            packed_state[numbers[tensors.identity(key)]] = dict(state[key])
+            packed_state[numbers[tensors.identity(key)]] = state.plain(key)
         else:
             left_out += 1  # of which nothing more is asked: its workspace may be gone
     if left_out:
@@ -116,7 +115,9 @@ class Reader:
         known = set().union(*self._groups) - {"params", "param_names"}
         for key in self._keep:
             if key not in known:
-                raise ValueError(f"Invalid keep value: {key!r} (need keys of a group: {sorted(known)})")
+                raise ValueError(
+                    f"Invalid keep value: {printable(key)!r} (need keys of a group: {_keys(known)})"
+                )
 
     def _check_sizes(self, saved_groups: Sequence[Mapping]) -> None:
         if len(saved_groups) != len(self._groups):
@@ -176,7 +177,7 @@ class Reader:
         if missing:
             raise KeyError(
                 f"parameter group {number} of the loaded state dict lacks {', '.join(map(repr, missing))}; "
-                f"it has {sorted(map(str, saved))}. Is it of another optimizer?"
+                f"it has {_keys(saved)}. Is it of another optimizer?"
             )
         kept = {key: group[key] for key in group if key in self._keep}
         legacy = {key: value for key, value in self._needs.legacy_defaults.items() if key in group}
@@ -205,7 +206,13 @@ class Reader:
 
     def _entries(self, saved_state: Mapping, params: Dict[Any, "_Target"]) -> List[Tuple[Any, Any]]:
         entries = []
+        self._warn_of_strings(saved_state, params)
         for key, entry in saved_state.items():
+            if isinstance(key, Tensor):
+                raise TypeError(
+                    "state_dict['state'] must be keyed by numbers, but got a Tensor: pass what "
+                    "optimizer.state_dict() returned, not optimizer.state"
+                )
             if key not in params:
                 entries.append((key, copy.deepcopy(entry)))
                 continue
@@ -219,6 +226,17 @@ class Reader:
                 ) from error
         return entries
 
+    @staticmethod
+    def _warn_of_strings(saved_state: Mapping, params: Dict[Any, "_Target"]) -> None:
+        numbers = {str(key) for key in params if type(key) is int and key not in saved_state}
+        found = sorted(key for key in saved_state if type(key) is str and key in numbers)
+        if found:
+            warn(
+                f"state_dict['state'] has the string {found[0]!r} where a parameter has the number "
+                f"{found[0]}, as after a way through JSON: the state of such parameters is not taken. Make "
+                "the keys int."
+            )
+
     def _check_required(self, entry: Any) -> None:
         if not isinstance(entry, Mapping):
             raise TypeError(f"the state of a parameter must be a mapping, but got {type_name(entry)}")
@@ -227,8 +245,7 @@ class Reader:
         missing = [name for name in self._needs.required_states if name not in entry]
         if missing:
             raise KeyError(
-                f"lacks {', '.join(map(repr, missing))}; it has {sorted(map(str, entry))}. Is it of another "
-                "optimizer?"
+                f"lacks {', '.join(map(repr, missing))}; it has {_keys(entry)}. Is it of another optimizer?"
             )
 
 
@@ -243,6 +260,11 @@ class _Target(NamedTuple):
     def __str__(self) -> str:
         name = f"{self.name!r}, " if self.name is not None else ""
         return f"parameter {self.position} of group {self.group} ({name}shape {tuple(self.param.shape)})"
+
+
+def _keys(keys: Iterable[Any]) -> List[str]:
+    """Keys as an error shows them."""
+    return sorted(str(printable(key)) for key in keys)
 
 
 def _words(error: BaseException) -> Any:
@@ -265,7 +287,7 @@ def _parts(state_dict: Any) -> Tuple[List[Mapping], Mapping]:
     for key in ("param_groups", "state"):
         if key not in state_dict:
             raise KeyError(
-                f"state_dict lacks {key!r}; it has {sorted(map(str, state_dict))[:10]}. Pass what "
+                f"state_dict lacks {key!r}; it has {_keys(state_dict)[:10]}. Pass what "
                 "optimizer.state_dict() returned, such as checkpoint['optimizer']."
             )
     groups, state = state_dict["param_groups"], state_dict["state"]
@@ -282,6 +304,11 @@ def _parts(state_dict: Any) -> Tuple[List[Mapping], Mapping]:
             raise TypeError(
                 f"state_dict['param_groups'][{number}]['params'] must be a list of numbers, but got "
                 f"{type_name(group.get('params'))}"
+            )
+        if any(isinstance(each, Tensor) for each in group["params"]):
+            raise TypeError(
+                f"state_dict['param_groups'][{number}]['params'] must be a list of numbers, but "
+                "got Tensors: pass what optimizer.state_dict() returned"
             )
         _check_names(number, group)
     return list(groups), state

@@ -8,7 +8,7 @@ PyTorch's does, and the tensor that it was made of stays the owner.
 """
 
 import copyreg
-from typing import Any, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy
 from dragon.vm.torch.core.cpp import device as Device
@@ -40,12 +40,27 @@ def _content(tensor: Tensor) -> Tuple[numpy.ndarray, Tuple[str, int], bool]:
 
 
 def _reduce_tensor(tensor: Tensor) -> Any:
-    return rebuild_tensor, _content(tensor)
+    return rebuild_tensor, _content(tensor), _attributes(tensor)
 
 
 def _reduce_parameter(parameter: Parameter) -> Any:
     array, device, _ = _content(parameter)
-    return rebuild_parameter, (array, device, parameter.requires_grad)  # also of one on the tape
+    requires_grad = parameter.requires_grad  # also of one on the tape
+    return rebuild_parameter, (array, device, requires_grad), _attributes(parameter)
+
+
+def _attributes(tensor: Tensor) -> Optional[Dict[str, Any]]:
+    """What the user keeps on a tensor. Dragon's own attributes begin with an underscore."""
+    return {key: value for key, value in tensor.__dict__.items() if not key.startswith("_")} or None
+
+
+def _reduce_subclass(tensor: Tensor, protocol: Any) -> Any:
+    """Only the author of a subclass knows how; Python's own way ends the process in protocol 0."""
+    own: Any = type(tensor).__reduce__
+    if own is not object.__reduce__:
+        return own(tensor)
+    kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+    raise TypeError(f"cannot copy or pickle a {kind}: give this subclass of Tensor a __reduce__ method")
 
 
 def _shallow(tensor: Tensor) -> Tensor:
@@ -57,8 +72,9 @@ def _shallow(tensor: Tensor) -> Tensor:
 
 
 def install() -> None:
-    """Register the ways for exactly Dragon's two classes: of a subclass only its author knows what to do."""
+    """Register the ways for exactly Dragon's two classes, and a clear error for subclasses of them."""
     copyreg.pickle(Tensor, _reduce_tensor)
     copyreg.pickle(Parameter, _reduce_parameter)
     if "__copy__" not in Tensor.__dict__:
         Tensor.__copy__ = _shallow
+        Tensor.__reduce_ex__ = _reduce_subclass

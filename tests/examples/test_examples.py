@@ -1,26 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The example scripts run, print what they promise, and learn."""
 
-import importlib.util
-import os
 import re
-import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-DEMO_EXTRA = ("matplotlib", "sklearn", "tqdm")
+from tests.examples.running import EXAMPLES, needs_demo, png_size, run_example, run_python
 
-pytestmark = [
-    pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are not beside these tests"),
-    pytest.mark.skipif(
-        not all(importlib.util.find_spec(name) for name in DEMO_EXTRA),
-        reason="the examples need what `pip install dragon_optim[demo]` brings",
-    ),
-]
+pytestmark = needs_demo
 
 # Two optimizers with one formula part by rounding only. The loss of this network, smooth by design (no ReLU),
 # differs by less than 7e-7 of itself after two epochs (six seeds, sixteen processes). The least change of the
@@ -28,29 +15,9 @@ pytestmark = [
 SAME_LOSS = 5e-6
 
 
-def run_python(*arguments, directory):
-    """Run Python in `directory` with the `dragon_optim` that this process would import."""
-    package = Path(importlib.util.find_spec("dragon_optim").origin).parent
-    search_path = [str(package.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search_path))}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
-
-
-def run_example(name, *arguments, directory):
-    return run_python(EXAMPLES / name, *arguments, directory=directory)
-
-
 def number_after(label, text):
     """Return the number that follows `label`."""
     return float(re.search(re.escape(label) + r" ([0-9]+\.[0-9]+)", text).group(1))
-
-
-def png_size(path):
-    """Return width and height of a PNG file."""
-    header = path.read_bytes()[:24]
-    assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    return struct.unpack(">II", header[16:24])
 
 
 class TestDigits:

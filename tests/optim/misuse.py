@@ -10,6 +10,8 @@ from tests.optim import (
     misuse_of_arguments,
     misuse_of_differentiable,
     misuse_of_gradients,
+    misuse_of_hooks,
+    misuse_of_state_dicts,
     misuse_of_states,
     misuse_of_surroundings,
 )
@@ -18,8 +20,10 @@ from tests.optim.forked_cases import serve
 CASES = [
     *misuse_of_gradients.CASES,
     *misuse_of_arguments.CASES,
+    *misuse_of_hooks.CASES,
     *misuse_of_states.CASES,
     *misuse_of_differentiable.CASES,
+    *misuse_of_state_dicts.CASES,
     *misuse_of_surroundings.CASES,
 ]
 

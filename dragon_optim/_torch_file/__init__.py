@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The file format of ``torch.save``: a zip archive of a pickle and of raw storages.
+
+Both ways: ``layout`` (records of a zip), ``opcodes``, ``dtypes``, ``nesting`` (how deep, which keys).
+Saving: ``pickle_writer`` and its ``sources``, ``archive_writer``, ``saving``, ``replacing`` (of a file).
+Loading: ``foreign`` (other formats), ``archive`` and ``headers``, ``pickle_reader`` with its ``names``,
+``stored`` (a tensor's place in a storage), ``contents`` (what was built), ``storage_reader``, ``loading``.
+"""
+
+from typing import Callable, Optional
+
+Progress = Optional[Callable[[int, int], None]]

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a pickle has built: which tensors are in it and where, and putting Dragon's in their places."""
+
+import collections
+from typing import Any, Dict, Iterator, List
+
+from dragon_optim._torch_file.errors import CheckpointError, shown
+from dragon_optim._torch_file.names import is_dtype
+from dragon_optim._torch_file.nesting import Walk
+from dragon_optim._torch_file.stored import Name, Storage, StoredTensor
+
+# At least this is counted for a tensor: what Dragon and Python keep besides its elements, rounded up.
+TENSOR_OVERHEAD = 4096
+LIMIT_FACTOR = 16
+LIMIT_BASE = 64 << 20
+
+_CONTAINERS = (dict, collections.OrderedDict, list, tuple)
+
+
+class Contents:
+    """The object that a pickle has built from a file of this size."""
+
+    def __init__(self, root: Any, file_size: int) -> None:
+        self.tensors: List[StoredTensor] = []
+        self.widened: Dict[str, List[str]] = {}
+        """Where tensors stand whose dtype Dragon lacks, by that dtype and the one that they get."""
+        self._bytes = 0
+        self._limit = LIMIT_FACTOR * file_size + LIMIT_BASE
+        self._containers: List[Any] = []  # inner ones first
+        self._replaced: Dict[int, Any] = {}  # by the identity of what goes
+        self._root = [root]  # in a list, so that it can be replaced, too
+        self._walk = Walk("checkpoint", CheckpointError)
+        self._collect(root)
+
+    def _collect(self, root: Any) -> None:
+        open_containers: List[Iterator[Any]] = [iter([root])]
+        while open_containers:
+            try:
+                value = next(open_containers[-1])
+            except StopIteration:
+                open_containers.pop()
+                continue
+            if type(value) in _CONTAINERS:
+                open_containers.append(self._values(value))
+            else:
+                self._leaf(value)
+
+    def _values(self, container: Any) -> Iterator[Any]:
+        if not self._walk.enter(container):
+            return
+        if isinstance(container, dict):
+            for key, value in container.items():
+                self._walk.step(f"[{shown(key)}]")
+                yield value
+            if hasattr(container, "_metadata"):
+                self._walk.step("._metadata")
+                yield container._metadata
+        else:
+            for i, value in enumerate(container):
+                self._walk.step(f"[{i}]")
+                yield value
+        self._walk.leave()
+        self._containers.append(container)
+
+    def _leaf(self, value: Any) -> None:
+        if type(value) is StoredTensor:
+            if id(value) not in self._replaced:
+                self._replaced[id(value)] = None  # until there is a tensor
+                self.tensors.append(value)
+                self._count(value)
+        elif type(value) is Name and is_dtype(value.module, value.name):
+            self._replaced[id(value)] = value.name  # what Dragon's dtypes are
+        elif type(value) is Name:
+            raise CheckpointError(f"{self._walk.path()} is {value}, which is no plain value.")
+        elif type(value) is Storage:
+            raise CheckpointError(f"{self._walk.path()} is a bare storage; only tensors can be loaded.")
+
+    def _count(self, tensor: StoredTensor) -> None:
+        """Raise if the tensors would take much more memory than the file has bytes."""
+        dtype = tensor.dtype
+        self._bytes += max(tensor.allocated() * dtype.loaded_itemsize, TENSOR_OVERHEAD)
+        if self._bytes > self._limit:
+            raise CheckpointError(
+                f"up to {self._walk.path()} the tensors would take {shown(self._bytes)} bytes of memory. The "
+                f"limit for this file is {self._limit}: {LIMIT_FACTOR} times its size and {LIMIT_BASE >> 20} "
+                f"MiB, each tensor counted as at least {TENSOR_OVERHEAD} bytes. It holds views that repeat "
+                "few numbers: save copies of them."
+            )
+        if dtype.loaded != dtype.name:
+            self.widened.setdefault(f"{dtype.name} to {dtype.loaded}", []).append(self._place())
+
+    def _place(self) -> str:
+        # Short: there may be many of them, each hundreds of levels deep.
+        place = self._walk.path()
+        return place if len(place) <= 200 else place[:197] + "..."
+
+    def replaced(self, made: List[Any]) -> Any:
+        """Return the object with these in the places of `tensors`."""
+        for tensor, new in zip(self.tensors, made):
+            self._replaced[id(tensor)] = new
+        for container in self._containers:
+            self._replace_values(container)
+        self._replace_values(self._root)
+        return self._root[0]
+
+    def _replace_values(self, container: Any) -> None:
+        if isinstance(container, dict):
+            for key, value in container.items():
+                container[key] = self._new(value)
+            if hasattr(container, "_metadata"):
+                container._metadata = self._new(container._metadata)
+        elif isinstance(container, list):
+            container[:] = map(self._new, container)
+        elif any(id(value) in self._replaced for value in container):
+            self._replaced[id(container)] = tuple(map(self._new, container))
+
+    def _new(self, value: Any) -> Any:
+        return self._replaced.get(id(value), value)
