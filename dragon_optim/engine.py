@@ -6,10 +6,10 @@ The way of a step that was made before is a comparison of the groups with what w
 """
 
 import functools
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from dragon_optim import hyper, parameters, plan
-from dragon_optim._dragon import collective, graphs, library, tape, tensors, workspace
+from dragon_optim import differentiable, hyper, parameters, plan
+from dragon_optim._dragon import collective, graphs, library, tape, tensors, versions, workspace
 from dragon_optim.groups import Group, WatchedGroups
 from dragon_optim.process_group import Reduction
 from dragon_optim.slots import Slot, SlotTable
@@ -24,6 +24,8 @@ class Engine:
         The update operator.
     fields, states
         See `WatchedGroups`.
+    function : differentiable.Operator, optional
+        The update as an operator that Dragon's tape can record.
     """
 
     def __init__(
@@ -31,13 +33,17 @@ class Engine:
         kind: str,
         fields: Sequence[hyper.Field],
         states: Callable[[Dict[str, float]], Tuple[str, ...]],
+        function: Optional[differentiable.Operator] = None,
     ) -> None:
         if kind and not library.has_operator(kind):
             raise ValueError(f"Dragon has no operator {kind!r}: load the library that registers it first")
+        if function is not None:
+            function.register()
         self.workspace = workspace.current()
         self.table = SlotTable(self.workspace)
         self.turn = self.table.turn
         self._kind = kind
+        self._function = function
         self._groups = WatchedGroups(self.table, fields, states)
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")
         self._reduction = Reduction()
@@ -93,6 +99,35 @@ class Engine:
             self._batches[-1] = self._batches[-1] + last
         self._current.clear()
 
+    # What a recorded step asks of the groups.
+
+    @property
+    def is_differentiable(self) -> bool:
+        """Whether steps are recorded by Dragon's tape."""
+        return self._groups.differentiable
+
+    @property
+    def plans(self) -> Sequence[plan.GroupPlan]:
+        """What decides the operators of each group."""
+        return self._groups.plans
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The hyper-parameters that the operator reads, in its order."""
+        return self._groups.keys
+
+    def value(self, group: int, key: str) -> Any:
+        """What the user wrote for a hyper-parameter of a group."""
+        return self._groups.value(group, key)
+
+    def numbers(self, group: int) -> Tuple[float, ...]:
+        """The hyper-parameters of a group, checked."""
+        return self._groups.numbers(group)
+
+    def as_leaves(self) -> ContextManager[None]:
+        """Let backward passes stop at the parameters; see `Optimizer.as_leaves`."""
+        return versions.as_leaves([slot.param for slot in self.slots] if self.is_differentiable else [])
+
     # Graphs, made once for each structure.
 
     @property
@@ -100,15 +135,19 @@ class Engine:
         """The slots of all groups, each once."""
         return self._groups.slots
 
-    def edges(self, summed: bool) -> plan.Edges:
+    def edges(self, summed: bool, given: Optional[Mapping[int, str]] = None) -> plan.Edges:
         """What the operators of an update share."""
-        return plan.Edges(self.table, self._groups.hyper, summed)
+        return plan.Edges(self.table, self._groups.hyper, summed, given or {})
 
     def run(self, key: Any, slots: Sequence[Slot], make: Callable[[Sequence[Slot]], List[Any]]) -> None:
         """Run the graph of `key` over some slots.
 
-        When a structure is met first, `make` gives the operators from the slots; it may give none.
+        When a structure is met first, `make` gives the operators from the slots; it may give none. Where
+        parameters become other tensors in each step, no structure is met twice, and no graph is made.
         """
+        if self._groups.differentiable:
+            graphs.run_once(self.workspace, make(slots))
+            return
         if self._generation != self.table.generation:
             self._generation = self.table.generation
             self._graphs.clear()
@@ -134,8 +173,17 @@ class Engine:
         """The slots whose gradients (sums) are edges."""
         return [slot for slot in self.slots if (slot.sum is not None if summed else slot.joined)]
 
-    def check_operators(self, summed: bool, slots: Sequence[Slot], absent: bool = False) -> List[Any]:
-        """The operator that finds what is wrong with a step; with `absent`, also without a gradient."""
+    def check_operators(
+        self,
+        summed: bool,
+        slots: Sequence[Slot],
+        absent: bool = False,
+        given: Optional[Mapping[int, str]] = None,
+    ) -> List[Any]:
+        """The operator that finds what is wrong with a step; with `absent`, also without a gradient.
+
+        `given` names gradients in the place of ``.grad``, by index of the slot.
+        """
         if not slots:
             return []
         merged = [each._replace(foreach=True) for each in self._groups.plans]
@@ -146,7 +194,7 @@ class Engine:
             if not seen.issuperset(slot.index for slot in part.slots):
                 unique.append(part)
                 seen.update(slot.index for slot in part.slots)
-        return [self.edges(summed).check(unique, absent)]
+        return [self.edges(summed, given).check(unique, absent)]
 
     def _update_operators(self, summed: bool, slots: Sequence[Slot]) -> List[Any]:
         parts = plan.segments(self._groups.plans, slots)
@@ -179,22 +227,33 @@ class Engine:
 
     # The three things that an optimizer does.
 
-    def step(self, groups: Callable[[], Sequence[Group]], before: Callable[[], None]) -> None:
+    def step(
+        self,
+        groups: Callable[[], Sequence[Group]],
+        before: Callable[[], None],
+        gradients: Optional[differentiable.Gradients] = None,
+    ) -> None:
         """Update every parameter that has a gradient, or a sum in this round. All or nothing.
 
         `before` runs first (the closure): also what it raises on one rank must be heard by the others. It
-        may change the groups, so these are asked for afterwards.
+        may change the groups, so these are asked for afterwards. `gradients` stand in the place of ``.grad``.
         """
 
         def prepare() -> None:
             self.guard("step()")
             before()
             self.prepare(groups(), "step()")
+            if self._groups.differentiable and self._function is None:
+                raise NotImplementedError(
+                    f"differentiable=True: {self._kind} has no form that Dragon's tape can record"
+                )
+            if gradients is not None:
+                differentiable.check_gradients(self, gradients, collective.group() is not None)
 
         with self.turn:
-            self._step(prepare)
+            self._step(prepare, gradients)
 
-    def _step(self, prepare: Callable[[], None]) -> None:
+    def _step(self, prepare: Callable[[], None], gradients: Optional[differentiable.Gradients]) -> None:
         process_group = collective.group()
         if process_group is not None:
             summed = self._reduction.reduce(self, process_group, prepare)
@@ -203,7 +262,10 @@ class Engine:
             summed = self.round_open
         if summed:
             self.open_masked_round()
-        self._run_update(summed)
+        if self._groups.differentiable and self._function is not None:
+            differentiable.Step(self, self._function, summed, gradients).run()
+        else:
+            self._run_update(summed)
         if summed:
             self.end_round()
 

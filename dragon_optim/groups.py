@@ -6,7 +6,7 @@ only compares: what is the very object seen before needs no second check.
 """
 
 import operator
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
@@ -17,7 +17,10 @@ from dragon_optim.slots import Slot, SlotTable
 
 Group = Dict[str, Any]
 
-NOT_DIFFERENTIABLE = "differentiable=True is not supported yet: the step is not recorded by Dragon's tape"
+# PyTorch's words and PyTorch's kind of error.
+FOREACH_AND_DIFFERENTIABLE = (
+    "_foreach ops don't support autograd: give foreach=None or False with differentiable=True"
+)
 
 
 class _Row(NamedTuple):
@@ -53,8 +56,8 @@ class WatchedGroups:
         self._table = table
         self._fields = tuple(fields)
         self._states = states
-        self._keys = [field.key for field in fields]
-        self.hyper = graphs.HostArray(table.workspace, (1, max(1, len(self._keys))), "float64")
+        self.keys = [field.key for field in fields]
+        self.hyper = graphs.HostArray(table.workspace, (1, max(1, len(self.keys))), "float64")
         self.plans: List[plan.GroupPlan] = []
         self.slots: List[Slot] = []  # of all groups, each once
         self.revision = 0  # raised when `plans` has changed
@@ -64,18 +67,30 @@ class WatchedGroups:
         self._seen_values: List[Tuple[Any, ...]] = []
         self._numbers: List[Tuple[float, ...]] = []
         self._seen_trainable: List[bool] = []
+        self._seen_moves = table.moves
+        self.differentiable = False  # whether steps are recorded by Dragon's tape
 
     def sync(self, groups: Sequence[Group]) -> None:
         """Take over what the user changed in the groups. Raises before anything is taken over."""
-        changed = self._params_changed(groups)
+        self._table.follow()
+        changed = self._params_changed(groups) or self._seen_moves != self._table.moves
         if changed:
             self.check_params(groups)
         rows = self._changed_rows(groups)
+        if changed or rows:
+            self._take(groups, changed, rows)
+        self._write_trainable()
+
+    def _take(self, groups: Sequence[Group], changed: bool, rows: Dict[int, _Row]) -> None:
+        differentiable = self._differentiable(groups)
+        if differentiable != self.differentiable and not changed:
+            self.check_params(groups)  # not the same may stand in it
         if changed:
             self._take_params(groups)
-        if changed or rows:
-            self._take_rows(rows)
-        self._write_trainable()
+        self._take_rows(rows)
+        if differentiable != self.differentiable:
+            self._switch(differentiable)
+        self._seen_moves = self._table.moves
 
     def _params_changed(self, groups: Sequence[Group]) -> bool:
         if not isinstance(groups, (list, tuple)) or len(groups) != len(self._seen_params):
@@ -91,8 +106,11 @@ class WatchedGroups:
     def check_params(self, groups: Sequence[Group]) -> None:
         """Raise unless every group is a dict that holds a list of parameters, none in two groups."""
         parameters.check_lists(groups)
-        for group in groups:
-            parameters.check(group["params"], self._table.workspace)
+        for number, group in enumerate(groups):
+            on_tape = bool(group.get("differentiable"))
+            parameters.check(group["params"], self._table.workspace, allow_non_leaf=on_tape)
+            if on_tape:
+                parameters.check_differentiable(group["params"], number)
         known = {tuple(map(id, params)) for params in self._seen_params}
         parameters.check_duplicates([group["params"] for group in groups], known)
 
@@ -114,11 +132,11 @@ class WatchedGroups:
         """For each group whose values may have changed: what they are now."""
         rows = {}
         for number, group in enumerate(groups):
-            missing = [key for key in self._keys if key not in group]
+            missing = [key for key in self.keys if key not in group]
             if missing:
                 raise KeyError(f"param_groups[{number}] lacks {missing[0]!r}; set it")
             foreach, differentiable = group.get("foreach"), group.get("differentiable")
-            values = (*[group[key] for key in self._keys], foreach, differentiable)
+            values = (*[group[key] for key in self.keys], foreach, differentiable)
             if number < len(self._seen_values) and hyper.is_unchanged(values, self._seen_values[number]):
                 continue
             numbers = hyper.row(self._fields, group)
@@ -126,15 +144,38 @@ class WatchedGroups:
             rows[number] = _Row(values, numbers, states, check_modes(group))
         return rows
 
+    def _differentiable(self, groups: Sequence[Group]) -> bool:
+        """Whether steps are recorded: in all groups, or in none."""
+        flags = {bool(group.get("differentiable")) for group in groups}
+        if len(flags) > 1:
+            raise ValueError(
+                "differentiable must be the same in all groups: a step is on Dragon's tape as a whole, or "
+                "not at all. Make two optimizers."
+            )
+        return flags == {True}
+
+    def _switch(self, differentiable: bool) -> None:
+        if not differentiable:
+            self._table.own_states()
+        self._table.differentiable = self.differentiable = differentiable
+
+    def value(self, number: int, key: str) -> Any:
+        """What the user wrote for a hyper-parameter of a group."""
+        return self._seen_values[number][self.keys.index(key)]
+
+    def numbers(self, number: int) -> Tuple[float, ...]:
+        """The hyper-parameters of a group as the operator reads them."""
+        return self._numbers[number]
+
     def _states_of(self, number: int, numbers: Tuple[float, ...]) -> Tuple[str, ...]:
         """The states of a group. Asked (and warned of) anew when more than the learning rate has changed."""
 
         def key(row: Tuple[float, ...]) -> Tuple[float, ...]:
-            return tuple(value for value, name in zip(row, self._keys) if name != "lr")
+            return tuple(value for value, name in zip(row, self.keys) if name != "lr")
 
         if number < len(self._numbers) and key(numbers) == key(self._numbers[number]):
             return self.plans[number].states
-        return self._states(dict(zip(self._keys, numbers)))
+        return self._states(dict(zip(self.keys, numbers)))
 
     def _take_rows(self, rows: Dict[int, _Row]) -> None:
         old_plans, old_values, old_numbers = self.plans, self._seen_values, self._numbers
@@ -169,11 +210,16 @@ class WatchedGroups:
 
 def check_modes(group: Group) -> bool:
     """Raise for a wrong ``differentiable`` or ``foreach``. Return whether the group is one operator."""
-    if group.get("differentiable"):
-        raise NotImplementedError(NOT_DIFFERENTIABLE)
-    value = group.get("foreach")
+    foreach = as_flag("foreach", group.get("foreach"))
+    if as_flag("differentiable", group.get("differentiable")) and foreach:
+        raise AssertionError(FOREACH_AND_DIFFERENTIABLE)
+    return foreach is not False
+
+
+def as_flag(key: str, value: Any) -> Optional[bool]:
+    """Return PyTorch's ``foreach`` or ``differentiable``: None, True or False."""
     if value is None:
-        return True
+        return None
     if isinstance(value, (bool, int, numpy.bool_)) and value in (0, 1):
         return bool(value)
-    raise ValueError(f"Invalid foreach value: {parameters.printable(value)} (need None, True or False)")
+    raise ValueError(f"Invalid {key} value: {parameters.printable(value)} (need None, True or False)")

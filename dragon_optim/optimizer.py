@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The base class: groups, state, and the life of a step."""
 
-from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Tuple, Union
+from typing import Any, Callable, ContextManager, Dict, Iterable, List, NoReturn, Optional, Tuple, Union
 
 from dragon.vm import torch
 from dragon.vm.torch.core.optim import optimizer as stock
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim import hooks, hyper, parameters
+from dragon_optim import differentiable, hooks, hyper, parameters
 from dragon_optim.engine import Engine
 from dragon_optim.saving import Savable
 from dragon_optim.state import OptimizerState
@@ -73,6 +73,9 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
     operator_type: Optional[str] = None
     """The update operator in Dragon's registry, with the edges that ``csrc/segments.h`` describes."""
 
+    differentiable_operator: Optional[differentiable.Operator] = None
+    """The same update as an operator that Dragon's tape can record, if there is one."""
+
     hyper_fields: Tuple[hyper.Field, ...] = (
         hyper.Number("grad_scale", "grad_scale value", least=-float("inf")),
         hyper.Number("clip_norm", "clip_norm value"),
@@ -120,7 +123,9 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
 
     def _start(self) -> None:
         """Make what belongs to this very object and is never copied."""
-        self._engine = Engine(self.operator_type or "", self.hyper_fields, self.state_names)
+        self._engine = Engine(
+            self.operator_type or "", self.hyper_fields, self.state_names, self.differentiable_operator
+        )
         self._state = OptimizerState(self._engine.table, self.known_states)
         self._hooks = self.__dict__.get("_hooks") or hooks.HookTables()
 
@@ -208,7 +213,12 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
             )
 
     @hooks.around_step
-    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:
+    def step(
+        self,
+        closure: Optional[Callable[[], Any]] = None,
+        *,
+        gradients: Optional[differentiable.Gradients] = None,
+    ) -> Any:
         """Update every parameter that has a gradient.
 
         A parameter has a gradient when its ``.grad`` is not None; the others, and their states, are left
@@ -220,6 +230,10 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
         ----------
         closure : callable, optional
             Computes the loss anew, with gradients enabled, before the update.
+        gradients : dict, optional
+            From parameters to their gradients, in the place of ``.grad``; the others are left alone. Only
+            with ``differentiable=True``: a gradient that is computed by recorded operations carries the step
+            back to them, where ``.grad`` is a constant.
 
         Returns
         -------
@@ -244,11 +258,53 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
         def evaluate() -> None:
             nonlocal loss
             if closure is not None:
-                with torch.enable_grad():
+                with torch.enable_grad(), self._engine.as_leaves():
                     loss = closure()
 
-        self._engine.step(lambda: self.param_groups, evaluate)
+        self._engine.step(lambda: self.param_groups, evaluate, gradients)
         return loss
+
+    def as_leaves(self) -> ContextManager[None]:
+        """Let backward passes stop at the parameters, in a ``with`` block.
+
+        After a recorded step (``differentiable=True``) a backward pass would go on through the parameters to
+        what the step was given, and use that history up. Inside the block it leaves gradients at the
+        parameters, for the next step, and their history as it is. A closure given to `step` runs in such a
+        block.
+
+        Returns
+        -------
+        context manager
+            For a ``with`` statement.
+        """
+        return self._engine.as_leaves()
+
+    def detach_(self) -> None:
+        """Forget what has been recorded: parameters become leaves, and states constants.
+
+        Call it where a recorded unroll ends. A backward pass through a parameter does the same for what it
+        reaches, by the next step.
+        """
+        differentiable.detach(self._engine.slots)
+
+    def origin(self, param: Tensor) -> Tensor:
+        """Return the leaf at which the recorded steps of a parameter began.
+
+        Its ``.grad`` is, after a backward pass through those steps, the derivative by the parameter as it was
+        before the first of them.
+
+        Parameters
+        ----------
+        param : Tensor
+            A parameter of this optimizer.
+
+        Returns
+        -------
+        Tensor
+            The leaf, until the next recorded step from a leaf. The parameter itself if none was recorded.
+        """
+        slot = self._engine.table.find(param)
+        return param if slot is None or slot.origin is None else slot.origin
 
     def sum_grad(self) -> None:
         """Add the gradients of the last backward passes to the sums of this round.

@@ -117,6 +117,22 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
             )
 
 
+def check_differentiable(params: Sequence[Tensor], number: int) -> None:
+    """Raise unless a recorded step can let these parameters of a group become other tensors."""
+    objects: Dict[int, Tensor] = {}
+    for position, param in enumerate(params):
+        if param.dtype == "float16":
+            raise TypeError(
+                f"parameter {position} of group {number} is float16, but differentiable=True needs float32 "
+                "or float64: convert the model by `model.float()`."
+            )
+        if objects.setdefault(tensors.identity(param), param) is not param:
+            raise ValueError(
+                f"parameter {position} of group {number} shares its memory with another Tensor object of the "
+                "group, and could not follow it with differentiable=True: let both be one object."
+            )
+
+
 def check_duplicates(groups: Sequence[Sequence[Tensor]], known: Container[Tuple[int, ...]]) -> None:
     """Raise for a parameter in two groups; warn, as PyTorch does, for one that stands twice in a group.
 

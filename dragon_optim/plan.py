@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From parameter groups to operators: which parameters one operator updates, and with which edges."""
 
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
 from dragon.vm.torch.core.cpp import device as Device
 
@@ -70,15 +70,18 @@ class Edges(NamedTuple):
     table: SlotTable
     hyper: graphs.HostArray
     summed: bool  # gradients are the sums of this round
+    given: Mapping[int, str] = {}  # gradients that the caller names, by index of the slot
 
     def source(self, slot: Slot) -> str:
         """The name of the gradient, or of the sum in its place."""
+        if self.given:
+            return self.given[slot.index]
         return self.table.sum(slot).id if self.summed else slot.grad_name
 
     @property
     def mask(self) -> graphs.HostArray:
         """Which parameters take part."""
-        return self.table.round if self.summed else self.table.trainable
+        return self.table.round if self.summed or self.given else self.table.trainable
 
     def operator(self, kind: str, parts: Sequence[Segment], **arguments: Any) -> Any:
         """Return a check or update operator over some segments: see csrc/segments.h for its edges."""

@@ -3,8 +3,8 @@
 
 from typing import Any, ClassVar, Dict, Optional, Tuple
 
+from dragon_optim import differentiable as recorded
 from dragon_optim._warnings import warn
-from dragon_optim.groups import NOT_DIFFERENTIABLE
 from dragon_optim.hyper import Flag, Number
 from dragon_optim.optimizer import GRAD_SCALE, Optimizer, Params
 
@@ -30,7 +30,8 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     params : iterable of Tensor, of dict, or of (str, Tensor)
-        The parameters, or groups of them. Leaves of dtype float32, float64 or float16.
+        The parameters, or groups of them, of dtype float32, float64 or float16. Leaves, unless
+        `differentiable`.
     lr : float, optional, default=0.01
         Learning rate :math:`\gamma`. Range: ``>= 0``.
     alpha : float, optional, default=0.99
@@ -48,7 +49,9 @@ class RMSprop(Optimizer):
     maximize : bool, optional, default=False
         Ascend.
     differentiable : bool, optional, default=False
-        Not supported yet: True raises NotImplementedError.
+        Whether steps stay on Dragon's tape, so that a backward pass goes through them: to parameters,
+        gradients, states, and hyper-parameters that are tensors. float32 and float64; not with
+        ``foreach=True``.
     grad_scale : float, optional, default=1
         Every gradient is multiplied by it first. Any number but NaN.
     clip_norm : float, optional, default=0
@@ -78,8 +81,8 @@ class RMSprop(Optimizer):
         `params`.
     ValueError
         For a hyper-parameter that is negative or NaN, or wrong `params`.
-    NotImplementedError
-        For ``differentiable=True``.
+    AssertionError
+        For ``foreach=True`` with ``differentiable=True``, as PyTorch.
     RuntimeError
         For a parameter of another or a dead workspace, or on a device that this build lacks.
 
@@ -128,6 +131,7 @@ class RMSprop(Optimizer):
     """
 
     operator_type = "DragonOptimRMSprop"
+    differentiable_operator = recorded.Operator("DragonOptimDifferentiableRMSprop")
 
     # The order of csrc/rmsprop_op.cc.
     hyper_fields = (
@@ -185,8 +189,6 @@ class RMSprop(Optimizer):
             if grad_scale is not GRAD_SCALE:
                 raise TypeError("scale is the older name of grad_scale: give one of them, not both")
             grad_scale = scale
-        if differentiable:
-            raise NotImplementedError(NOT_DIFFERENTIABLE)
         defaults = {
             "lr": lr,
             "momentum": momentum,

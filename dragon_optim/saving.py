@@ -107,8 +107,8 @@ class Savable:
             If `state_dict`, a group or an entry lacks a key, such as ``square_avg`` in another optimizer's.
         OverflowError
             If a hyper-parameter is too large for a float, or ``step`` for 62 bits.
-        NotImplementedError
-            If a group has ``differentiable=True``; ``keep=("differentiable",)`` leaves it off.
+        AssertionError
+            If a group has both ``foreach=True`` and ``differentiable=True``, as in PyTorch.
         TypeError
             If a state holds no real numbers, or a part of `state_dict` has the wrong type.
         RuntimeError

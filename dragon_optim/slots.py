@@ -7,12 +7,12 @@ The slot holds the parameter, so that Dragon cannot give its name to another one
 
 import heapq
 import sys
-from typing import Any, Container, Dict, List, Optional, Sequence
+from typing import Any, Callable, Container, Dict, List, Optional, Sequence
 
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, names, tensors
+from dragon_optim._dragon import graphs, names, tape, tensors, versions
 from dragon_optim._dragon.workspace import Workspace
 from dragon_optim._threads import OneAtATime
 
@@ -23,10 +23,12 @@ class Slot:
     __slots__ = (
         "extra",
         "grad_name",
+        "history",
         "in_group",
         "index",
         "joined",
         "name",
+        "origin",
         "param",
         "states",
         "sum",
@@ -44,6 +46,9 @@ class Slot:
         self.states: Dict[str, Tensor] = {}  # all that graphs know; those without memory are not in use yet
         self.sum: Optional[Tensor] = None  # what sum_grad() adds to
         self.extra: Dict[str, Any] = {}  # entries of `state` that are the user's own
+        # Of a parameter on the tape: the leaf that its history begins at, and the tape of its last step.
+        self.origin: Optional[Tensor] = None
+        self.history: Optional[Callable[[], Any]] = None
 
     @property
     def arithmetic_dtype(self) -> str:
@@ -66,6 +71,10 @@ class SlotTable:
         self.revision = 0
         # Raised whenever a graph would write to a tensor that a slot no longer holds.
         self.generation = 0
+        # Whether steps are recorded: then no tensor of a state is ever written to, another takes its place.
+        self.differentiable = False
+        self._counter = tape.moves(workspace)
+        self.moves = self._counter.moves  # of parameters to other tensors, as far as followed
         self.steps = graphs.HostArray(workspace, 1, "int64")
         self.trainable = graphs.HostArray(workspace, 1, "int64")  # 1: takes part in a step from gradients
         self.summed = graphs.HostArray(workspace, 1, "int64")  # 1: has a sum in this round
@@ -78,7 +87,21 @@ class SlotTable:
 
     def find(self, key: Any) -> Optional[Slot]:
         """Return the slot of a parameter. Two Parameters over one tensor have one slot."""
+        self.follow()
         return self._by_tensor.get(tensors.identity(key)) if isinstance(key, Tensor) else None
+
+    def follow(self) -> None:
+        """Take note of parameters that have become other tensors, by a recorded step of any optimizer."""
+        if self._counter.moves == self.moves:
+            return
+        self.moves = self._counter.moves
+        for slot in self.slots:
+            if slot.name != tensors.name(slot.param):
+                slot.name = tensors.name(slot.param)
+                slot.grad_name = names.gradient_name(slot.param)
+                slot.joined = False
+                self.generation += 1
+        self._by_tensor = {tensors.identity(slot.param): slot for slot in self.slots}
 
     def add(self, param: Tensor) -> Slot:
         """Return the slot of a parameter, a new one if it has none."""
@@ -113,6 +136,7 @@ class SlotTable:
     def _remove_if_bare(self, slot: Slot) -> None:
         if not self.is_bare(slot):
             return
+        self.follow()
         self.slots.remove(slot)
         del self._by_tensor[tensors.identity(slot.param)]
         for array in self.arrays():
@@ -129,7 +153,9 @@ class SlotTable:
     def fits(self, slot: Slot, name: str, array: numpy.ndarray) -> bool:
         """Whether a state can take these values where it is: nobody else holds it, and it has their form."""
         tensor = slot.states.get(name)
-        if tensor is None or not tensors.has_data(tensor) or sys.getrefcount(tensor) > 3:
+        if self.differentiable or tensor is None or not tensors.has_data(tensor):
+            return False  # the tensor that is there may be on a tape
+        if sys.getrefcount(tensor) > 3:
             return False
         return tensor.dtype == array.dtype.name and tuple(tensor.shape) == array.shape
 
@@ -138,6 +164,19 @@ class SlotTable:
         tensor = names.tensor_pool(self.workspace).new(param.device)
         graphs.tensor_from(array, tensor)
         return tensor
+
+    def replace_state(self, slot: Slot, name: str, tensor: Tensor) -> None:
+        """Let another tensor be a state."""
+        slot.states[name] = tensor
+        self.generation += 1
+
+    def own_states(self) -> None:
+        """Let every state be a tensor of our own again, which a step may write to."""
+        for slot in self.slots:
+            slot.origin = slot.history = None
+            for name, tensor in list(slot.states.items()):
+                if tensors.has_data(tensor):
+                    self.replace_state(slot, name, versions.copy(self.workspace, tensor))
 
     def sum(self, slot: Slot) -> Tensor:
         """Return the tensor that sum_grad() adds to."""

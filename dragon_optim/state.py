@@ -55,6 +55,8 @@ class ParameterState(MutableMapping):
             return _as_step(value)
         if key not in self._names:
             return value
+        if self._table.differentiable and isinstance(value, Tensor) and value.requires_grad:
+            return self._checked_on_tape(key, value)
         array = to_array(value, key)
         shape = tuple(self._slot.param.shape)
         if array.shape != shape:
@@ -62,6 +64,17 @@ class ParameterState(MutableMapping):
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{key} must hold real numbers, but got dtype {array.dtype}")
         return array.astype(self._slot.arithmetic_dtype)
+
+    def _checked_on_tape(self, key: str, value: Tensor) -> Tensor:
+        """A state that a gradient can flow to is taken as it is: recorded steps do not write to it."""
+        workspace.check_tensor(value, self._table.workspace, f"the tensor given as {key}")
+        ours = (tuple(self._slot.param.shape), self._slot.arithmetic_dtype)
+        if (tuple(value.shape), value.dtype) != ours:
+            raise ValueError(
+                f"{key} requires a gradient and so must have the shape and dtype of its parameter, {ours[0]} "
+                f"and {ours[1]}, but got {tuple(value.shape)} and {value.dtype}"
+            )
+        return value
 
     def checked_all(self, entries: Any) -> Checked:
         """Return what `put` takes for each of these entries; or raise."""
@@ -72,20 +85,27 @@ class ParameterState(MutableMapping):
     def checked_copy(self, entries: Mapping) -> Checked:
         """As `checked_all`; what the user keeps here beside the states is copied as well."""
         checked = self.checked_all(entries)
-        for name in set(checked) - {"step", *self._names}:
-            checked[name] = copy.deepcopy(checked[name])
+        for name in list(checked):
+            checked[name] = self._copied(name, checked[name])
         if self._slot.param.dtype != "float16":
             checked.pop(MASTER_PARAM, None)  # the parameter was float16 when it was saved
         return checked
+
+    def _copied(self, name: str, checked: Any) -> Any:
+        if name not in ("step", *self._names):
+            return copy.deepcopy(checked)
+        return numpy.array(to_array(checked, name)) if isinstance(checked, Tensor) else checked
 
     def put(self, key: str, value: Any) -> None:
         """Take over what `checked` returned, or a tensor made of it."""
         if key == "step":
             self._table.steps.view[self._slot.index] = value
         elif key in self._names and isinstance(value, Tensor):
-            self._slot.states[key] = value
-            self._table.generation += 1
+            self._table.replace_state(self._slot, key, value)
         elif key in self._names:
+            if self._table.differentiable:  # the tensor that is there may be on a tape
+                self._slot.states.pop(key, None)
+                self._table.generation += 1
             graphs.tensor_from(value, self._table.state(self._slot, key))
         else:
             self._slot.extra[key] = value
@@ -202,9 +222,10 @@ class OptimizerState(MutableMapping):
             if not isinstance(entry, Checked):
                 continue
             slot = self._table.find(key)
-            for name in entry:
-                if name in self._names and not (slot and self._table.fits(slot, name, entry[name])):
-                    entry[name] = self._table.filled(key, entry[name])
+            for name in set(entry).intersection(self._names):
+                array = entry[name]
+                if not isinstance(array, Tensor) and not (slot and self._table.fits(slot, name, array)):
+                    entry[name] = self._table.filled(key, array)
 
     def take(self, entries: Sequence[Tuple[Any, Any]], *more: Callable[[], Any]) -> None:
         """Take these prepared entries and no others, and do what is to be done along with it.

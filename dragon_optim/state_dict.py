@@ -21,7 +21,7 @@ from dragon_optim.state import OptimizerState
 
 Group = Dict[str, Any]
 
-_ERRORS = (KeyError, TypeError, ValueError, OverflowError, NotImplementedError, RuntimeError)
+_ERRORS = (KeyError, TypeError, ValueError, OverflowError, AssertionError, RuntimeError)
 
 
 def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:

@@ -10,6 +10,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
+#include "kernels/rmsprop_backward.h"
 
 namespace dragon_optim {
 namespace {
@@ -20,6 +21,14 @@ static_assert(offsetof(dragon_optim_rmsprop_options, decoupled_weight_decay) ==
               "field for field");
 static_assert(sizeof(dragon_optim_rmsprop_tensor) == sizeof(RMSpropTensor), "field for field");
 static_assert(offsetof(dragon_optim_rmsprop_tensor, master_param) == offsetof(RMSpropTensor, master_param),
+              "field for field");
+static_assert(sizeof(dragon_optim_rmsprop_backward_tensor) == sizeof(RMSpropBackwardTensor), "field for field");
+static_assert(offsetof(dragon_optim_rmsprop_backward_tensor, to_grad_avg) ==
+                  offsetof(RMSpropBackwardTensor, to_grad_avg),
+              "field for field");
+static_assert(sizeof(dragon_optim_rmsprop_options_gradient) == sizeof(RMSpropOptionsGradient), "field for field");
+static_assert(offsetof(dragon_optim_rmsprop_options_gradient, clip_value) ==
+                  offsetof(RMSpropOptionsGradient, clip_value),
               "field for field");
 static_assert(sizeof(dragon_optim_accumulate_tensor) == sizeof(AccumulateTensor), "field for field");
 static_assert(offsetof(dragon_optim_accumulate_tensor, first) == offsetof(AccumulateTensor, first), "field for field");
@@ -60,6 +69,16 @@ int dragon_optim_rmsprop(int dtype, int grad_dtype, const dragon_optim_rmsprop_o
     dragon_optim::RMSpropUpdate(CheckedDType(dtype), CheckedDType(grad_dtype),
                                 *reinterpret_cast<const dragon_optim::RMSpropOptions*>(options),
                                 reinterpret_cast<const dragon_optim::RMSpropTensor*>(tensors), count, threads);
+  });
+}
+
+int dragon_optim_rmsprop_backward(int dtype, const dragon_optim_rmsprop_options* options,
+                                  const dragon_optim_rmsprop_backward_tensor* tensors, int64_t count, int threads,
+                                  dragon_optim_rmsprop_options_gradient* to_options) {
+  return Guarded([&] {
+    dragon_optim::RMSpropBackward(CheckedDType(dtype), *reinterpret_cast<const dragon_optim::RMSpropOptions*>(options),
+                                  reinterpret_cast<const dragon_optim::RMSpropBackwardTensor*>(tensors), count, threads,
+                                  reinterpret_cast<dragon_optim::RMSpropOptionsGradient*>(to_options));
   });
 }
 

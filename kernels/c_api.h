@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * The kernels as flat C functions over raw pointers: what tests and benchmarks call through ctypes. Structures are
- * those of rmsprop.h and gradient.h, field for field. Functions that return int give 0, or 1 after an error whose text
- * is in dragon_optim_last_error() of the same thread. */
+ * those of rmsprop.h, rmsprop_backward.h and gradient.h, field for field. Functions that return int give 0, or 1 after
+ * an error whose text is in dragon_optim_last_error() of the same thread. */
 
 #ifndef DRAGON_OPTIM_KERNELS_C_API_H_
 #define DRAGON_OPTIM_KERNELS_C_API_H_
@@ -24,6 +24,17 @@ struct dragon_optim_rmsprop_tensor {
   void *param, *square_avg, *momentum_buffer, *grad_avg, *master_param;
 };
 
+struct dragon_optim_rmsprop_backward_tensor {
+  int64_t size;
+  const void *grad, *param, *square_avg, *momentum_buffer, *grad_avg;
+  const void *from_param, *from_square_avg, *from_momentum_buffer, *from_grad_avg;
+  void *to_grad, *to_param, *to_square_avg, *to_momentum_buffer, *to_grad_avg;
+};
+
+struct dragon_optim_rmsprop_options_gradient {
+  double lr, alpha, eps, weight_decay, momentum, grad_scale, clip_norm, clip_value;
+};
+
 struct dragon_optim_accumulate_tensor {
   int64_t size;
   const void* grad;
@@ -34,6 +45,9 @@ struct dragon_optim_accumulate_tensor {
 /* dtype codes: 0 float16, 1 float32, 2 float64 */
 int dragon_optim_rmsprop(int dtype, int grad_dtype, const struct dragon_optim_rmsprop_options* options,
                          const struct dragon_optim_rmsprop_tensor* tensors, int64_t count, int threads);
+int dragon_optim_rmsprop_backward(int dtype, const struct dragon_optim_rmsprop_options* options,
+                                  const struct dragon_optim_rmsprop_backward_tensor* tensors, int64_t count,
+                                  int threads, struct dragon_optim_rmsprop_options_gradient* to_options);
 int dragon_optim_accumulate(int grad_dtype, const struct dragon_optim_accumulate_tensor* tensors, int64_t count,
                             int threads);
 int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, double scale, int threads,

@@ -67,9 +67,9 @@ DRAGON_OPTIM_FORMULA T PreparedGradient(const RMSpropScalars<T>& s, T clip_facto
   return g * s.direction;
 }
 
-// Updates both running means and returns what the gradient is divided by.
+// Updates both running means and returns the mean square whose root the gradient is divided by.
 template <int kVariant, typename T>
-DRAGON_OPTIM_FORMULA T Denominator(const RMSpropScalars<T>& s, T g, RMSpropElement<T>& e) {
+DRAGON_OPTIM_FORMULA T MeanSquare(const RMSpropScalars<T>& s, T g, RMSpropElement<T>& e) {
   constexpr RMSpropVariant variant = VariantAt(kVariant);
   e.square_avg = e.square_avg * s.alpha;
   e.square_avg = Fma(s.weight * g, g, e.square_avg);
@@ -83,7 +83,7 @@ DRAGON_OPTIM_FORMULA T Denominator(const RMSpropScalars<T>& s, T g, RMSpropEleme
     }
     mean_square = Fma(-e.grad_avg, e.grad_avg, mean_square);
   }
-  return Sqrt(mean_square + s.eps_inside) + s.eps_outside;
+  return mean_square;
 }
 
 // One step for one element. `clip_factor` is that of the element's tensor.
@@ -92,7 +92,7 @@ DRAGON_OPTIM_FORMULA void UpdateElement(const RMSpropScalars<T>& s, T clip_facto
   constexpr RMSpropVariant variant = VariantAt(kVariant);
   if constexpr (variant.extras) g = PreparedGradient(s, clip_factor, g);
   if constexpr (variant.l2_decay) g = Fma(e.param, s.weight_decay, g);
-  const T denominator = Denominator<kVariant>(s, g, e);
+  const T denominator = Sqrt(MeanSquare<kVariant>(s, g, e) + s.eps_inside) + s.eps_outside;
   if constexpr (variant.extras) e.param = e.param * s.param_scale;
   if constexpr (variant.momentum == Momentum::kNone) {
     e.param = e.param + (s.negative_lr * g) / denominator;

@@ -40,5 +40,6 @@ ERROR_CASES = [
     ErrorCase("scale=nan", dict(scale=float("nan")), ValueError, "nan"),
     ErrorCase("unknown-keyword", dict(nesterov=True), TypeError, "nesterov"),
     ErrorCase("scale-and-grad_scale", dict(scale=0.5, grad_scale=0.5), TypeError, "scale"),
-    ErrorCase("differentiable", dict(differentiable=True), NotImplementedError, "differentiable"),
+    ErrorCase("differentiable", dict(differentiable=2), ValueError, "^Invalid differentiable value: 2"),
+    ErrorCase("foreach", dict(foreach=True, differentiable=True), AssertionError, "^_foreach ops don't"),
 ]

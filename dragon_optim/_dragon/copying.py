@@ -47,7 +47,9 @@ def _reduce_tensor(tensor: Tensor) -> Any:
 
 
 def _reduce_parameter(parameter: Parameter) -> Any:
-    return rebuild_parameter, _content(parameter), _attributes(parameter)
+    array, device, _ = _content(parameter)
+    requires_grad = parameter.requires_grad  # also of one on the tape
+    return rebuild_parameter, (array, device, requires_grad), _attributes(parameter)
 
 
 def _attributes(tensor: Tensor) -> Optional[Dict[str, Any]]:
@@ -70,14 +72,13 @@ def _no_way(tensor: Tensor) -> str:
 
 def _deep(tensor: Tensor, memo: Dict[int, Any]) -> Tensor:
     """Copy once, where Python would copy what `_content` has copied already."""
-    if type(tensor) is Tensor:
-        made = rebuild_tensor(*_content(tensor))
-    elif type(tensor) is Parameter:
-        made = rebuild_parameter(*_content(tensor))
-    else:
+    ways = {Tensor: _reduce_tensor, Parameter: _reduce_parameter}
+    if type(tensor) not in ways:
         raise TypeError(_no_way(tensor))
+    rebuild, content, attributes = ways[type(tensor)](tensor)
+    made = rebuild(*content)
     memo[id(tensor)] = made
-    made.__dict__.update(copy.deepcopy(_attributes(tensor) or {}, memo))
+    made.__dict__.update(copy.deepcopy(attributes or {}, memo))
     return made
 
 

@@ -59,6 +59,12 @@ class Graph:
         self._workspace.run_graph(self._name)
 
 
+def run_once(workspace: Workspace, operators: Sequence[Any]) -> None:
+    """Run operators whose tensors will be others the next time: graphs of them would only pile up."""
+    for each in operators:
+        workspace.run_operator(each)
+
+
 class HostArray:
     """A tensor in main memory that Python writes through a numpy view: 0.3 us, where a feed costs 3."""
 

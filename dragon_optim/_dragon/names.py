@@ -15,11 +15,12 @@ beyond `_RETIRED_NAMES` the oldest are used again after all.
 """
 
 import collections
+import contextlib
 import gc
 import heapq
 import sys
 import weakref
-from typing import Any, Deque, List
+from typing import Any, Deque, Dict, Iterator, List
 
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
@@ -29,6 +30,7 @@ from dragon_optim._dragon.workspace import Workspace
 
 _PREFIX = "optim_"  # with its number short enough for a C++ string that allocates nothing
 _POOL = "_dragon_optim_tensor_pool"
+_VERSIONS = "_dragon_optim_version_names"
 _RETIRED_NAMES = 16384
 _RETIRED_BYTES = 64 << 20
 
@@ -151,6 +153,58 @@ def _reset_unless_held(workspace: Workspace, name: str) -> bool:
         else:
             free = False
     return free
+
+
+class _VersionNames:
+    """The names of versions that are free: a pool of their own beside Dragon's.
+
+    A version may have had a gradient, of which an empty tensor stays behind. To retire the name, as that of
+    another tensor, would let the many versions of a parameter pile up.
+    """
+
+    def __init__(self) -> None:
+        self.handles: Dict[str, List[int]] = collections.defaultdict(list)
+        self.of_dragon: Any = None  # Dragon's own, while ours stand in their place
+
+
+@contextlib.contextmanager
+def for_versions(workspace: Workspace) -> Iterator[None]:
+    """Let Dragon take names for versions, and for the operators that make them, from their own pool."""
+    pool, ours = workspace._handle_pool, _version_names(workspace)
+    if pool._handles is not ours.handles:  # it is where another thread does the same
+        ours.of_dragon = pool._handles
+    pool._handles = ours.handles
+    try:
+        yield
+    finally:
+        pool._handles = ours.of_dragon
+
+
+def _version_names(workspace: Workspace) -> _VersionNames:
+    found: _VersionNames = workspace.__dict__.setdefault(_VERSIONS, _VersionNames())
+    return found
+
+
+def give_back(workspace: Workspace, name: str) -> None:
+    """Give the name of a version back, and the memory of its tensor and its gradient.
+
+    Where somebody still holds an alias or the gradient, both are retired.
+    """
+    tape.forget(workspace, name)
+    for each in _dead_tensors(workspace, name):
+        # Three references: the variable, the list, and the argument of getrefcount.
+        if sys.getrefcount(each) > 3:
+            _retired.setdefault(workspace, _RetiredNames()).retire(workspace, name)
+            return
+    for each in _dead_tensors(workspace, name):
+        each.Reset()
+    give_handle_back(workspace, name)
+
+
+def give_handle_back(workspace: Workspace, name: str) -> None:
+    """Give the name of an operator back that made versions."""
+    key, index = name.rsplit("_", 1)
+    heapq.heappush(_version_names(workspace).handles[key], int(index))
 
 
 _retired: "weakref.WeakKeyDictionary[Workspace, _RetiredNames]" = weakref.WeakKeyDictionary()

@@ -20,6 +20,7 @@ class _Record:
     def __init__(self) -> None:
         self.passes = 0
         self.last_pass: Dict[str, int] = {}  # name of a leaf -> number of the last pass that reached it
+        self.moves = 0  # parameters that have become another tensor
 
 
 # The record is an attribute of the workspace: it is looked at for every tensor that dies, and a dictionary of
@@ -37,6 +38,16 @@ def _record(workspace: Workspace) -> _Record:
 def passes(workspace: Workspace) -> int:
     """How many backward passes have run."""
     return _record(workspace).passes
+
+
+def moves(workspace: Workspace) -> _Record:
+    """What counts, in its attribute `moves`, how often a parameter has become another tensor."""
+    return _record(workspace)
+
+
+def note_move(workspace: Workspace) -> None:
+    """A parameter has become another tensor."""
+    _record(workspace).moves += 1
 
 
 def reached_since(workspace: Workspace, names: Sequence[str], number: int) -> Sequence[bool]:

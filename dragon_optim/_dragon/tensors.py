@@ -13,6 +13,11 @@ def identity(tensor: Tensor) -> int:
     return id(tensor._impl)
 
 
+def name(tensor: Tensor) -> str:
+    """The name of the memory behind a tensor, as graphs and tapes know it."""
+    return tensor._impl.name
+
+
 def has_data(tensor: Tensor) -> bool:
     """Whether the tensor has a shape and memory. Dragon's ``numpy()`` ends the process where it has not."""
     return bool(tensor._impl.size > 0)

@@ -16,34 +16,49 @@ namespace dragon_optim {
 
 namespace {
 
+using GradientMaker = dragon::GradientMakerBase* (*)(const dragon::OperatorDef&, const std::vector<std::string>&);
+
+template <class Maker>
+dragon::GradientMakerBase* Make(const dragon::OperatorDef& def, const std::vector<std::string>& grad_outputs) {
+  return new Maker(def, grad_outputs);
+}
+
+// How an operator may use the memory of its inputs, and what Dragon's tape makes of it.
+enum class Kind { kInPlace, kFunction, kGradient };
+
 struct Entry {
   const char* name;
   Creator creator;
+  Kind kind;
 };
 
 using CPU = Operators<dragon::CPUContext>;
 
 const Entry kEntries[] = {
-    {"DragonOptimCheck", &CPU::Check},
-    {"DragonOptimRMSprop", &CPU::RMSprop},
-    {"DragonOptimAccumulate", &CPU::Accumulate},
-    {"DragonOptimZeroGrad", &CPU::ZeroGrad},
-    {"DragonOptimPack", &CPU::Pack},
-    {"DragonOptimUnpack", &CPU::Unpack},
+    {"DragonOptimCheck", &CPU::Check, Kind::kInPlace},
+    {"DragonOptimRMSprop", &CPU::RMSprop, Kind::kInPlace},
+    {"DragonOptimDifferentiableRMSprop", &CPU::DifferentiableRMSprop, Kind::kFunction},
+    {"DragonOptimDifferentiableRMSpropGradient", &CPU::DifferentiableRMSpropGradient, Kind::kGradient},
+    {"DragonOptimAccumulate", &CPU::Accumulate, Kind::kInPlace},
+    {"DragonOptimZeroGrad", &CPU::ZeroGrad, Kind::kInPlace},
+    {"DragonOptimPack", &CPU::Pack, Kind::kInPlace},
+    {"DragonOptimUnpack", &CPU::Unpack, Kind::kInPlace},
 };
 
 bool IsRegistered(const Entry& entry) { return dragon::CPUOperatorRegistry()->Has(entry.name); }
 
 void Register(const Entry& entry) {
   dragon::CPUOperatorRegistry()->Register(entry.name, entry.creator);
-  // States, parameters and gradients are updated in place.
-  dragon::OpSchemaRegistry::NewSchema(entry.name, __FILE__, __LINE__)
-      .NumInputs(0, INT_MAX)
-      .NumOutputs(0, INT_MAX)
-      .AllowInplace([](int, int) { return true; });
-  const auto no_gradient = [](const dragon::OperatorDef& def, const std::vector<std::string>& grad_outputs) {
-    return static_cast<dragon::GradientMakerBase*>(new dragon::NoGradient(def, grad_outputs));
-  };
+  auto& schema = dragon::OpSchemaRegistry::NewSchema(entry.name, __FILE__, __LINE__);
+  schema.NumInputs(0, INT_MAX).NumOutputs(0, INT_MAX);
+  // States, parameters and gradients are updated in place. A function checks by itself that its results are new, which
+  // Dragon would end the process for. A gradient must not get the memory of what flows back to it for its results.
+  if (entry.kind != Kind::kGradient) schema.AllowInplace([](int, int) { return true; });
+  if (entry.kind == Kind::kFunction) {
+    dragon::GradientRegistry()->Register(entry.name, GradientMaker(&Make<dragon::GenericGradientMaker>));
+    return;
+  }
+  const GradientMaker no_gradient = &Make<dragon::NoGradient>;
   dragon::GradientRegistry()->Register(entry.name, no_gradient);
   dragon::NoGradientRegistry()->Register(entry.name, no_gradient);
 }

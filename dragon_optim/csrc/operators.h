@@ -15,6 +15,8 @@ template <class Context>
 struct Operators {
   static dragon::OperatorBase* Check(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* RMSprop(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* DifferentiableRMSprop(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* DifferentiableRMSpropGradient(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* Accumulate(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* ZeroGrad(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* Pack(const dragon::OperatorDef& def, dragon::Workspace* ws);

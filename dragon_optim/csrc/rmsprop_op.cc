@@ -6,52 +6,12 @@
 #include <algorithm>
 
 #include "dragon_optim/csrc/operators.h"
+#include "dragon_optim/csrc/rmsprop_hyper.h"
 #include "dragon_optim/csrc/segments.h"
 #include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
 
 namespace dragon_optim {
-
-namespace {
-
-// A row of `hyper`; dragon_optim/rmsprop.py writes it in this order.
-enum HyperField {
-  kLr,
-  kAlpha,
-  kEps,
-  kWeightDecay,
-  kMomentum,
-  kGradScale,
-  kClipNorm,
-  kClipValue,
-  kCentered,
-  kMaximize,
-  kLrInMomentum,
-  kEpsInsideSqrt,
-  kDecoupledWeightDecay,
-  kInitialSquareAvg,
-  kNumHyperFields,
-};
-
-RMSpropOptions MakeOptions(const double* hyper) {
-  RMSpropOptions options;
-  options.lr = hyper[kLr];
-  options.alpha = hyper[kAlpha];
-  options.eps = hyper[kEps];
-  options.weight_decay = hyper[kWeightDecay];
-  options.momentum = hyper[kMomentum];
-  options.grad_scale = hyper[kGradScale];
-  options.clip_norm = hyper[kClipNorm];
-  options.clip_value = hyper[kClipValue];
-  options.centered = hyper[kCentered] != 0;
-  options.maximize = hyper[kMaximize] != 0;
-  options.lr_in_momentum = hyper[kLrInMomentum] != 0;
-  options.eps_inside_sqrt = hyper[kEpsInsideSqrt] != 0;
-  options.decoupled_weight_decay = hyper[kDecoupledWeightDecay] != 0;
-  return options;
-}
-
-}  // namespace
 
 template <class Context>
 class RMSpropOp final : public SegmentedOp<Context> {

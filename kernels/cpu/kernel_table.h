@@ -9,15 +9,24 @@
 
 #include "kernels/formula.h"
 #include "kernels/rmsprop.h"
+#include "kernels/rmsprop_backward.h"
 
 namespace dragon_optim {
 
 // The blocks of the squared norm's summation order; see gradient.h.
 constexpr int64_t kNormBlock = 4096;
 
+// The blocks of the sums of RMSpropBackward; see rmsprop_backward.h.
+constexpr int64_t kBackwardBlock = 512;
+
 // Updates a range of one tensor: all pointers stand at its first element.
 template <typename T>
 using UpdateLoop = void (*)(const RMSpropScalars<T>& scalars, T clip_factor, const RMSpropTensor& range);
+
+// Goes back through the update of a range that begins with a block. `sums` holds kRMSpropShares sums for each block.
+template <typename T>
+using BackwardLoop = void (*)(const RMSpropScalars<T>& scalars, T clip_factor, const RMSpropBackwardTensor& range,
+                              double* sums);
 
 // The loops for one dtype of gradients, T being the dtype of the arithmetic.
 template <typename T>
@@ -36,6 +45,11 @@ struct KernelTable {
                       const RMSpropTensor& range);
   void (*update_half_float_grad)(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
                                  const RMSpropTensor& range);
+  BackwardLoop<float> backward_float[kRMSpropVariants];
+  BackwardLoop<double> backward_double[kRMSpropVariants];
+  // destination += factor * source
+  void (*add_multiple_float)(double factor, const void* source, void* destination, int64_t size);
+  void (*add_multiple_double)(double factor, const void* source, void* destination, int64_t size);
   GradientLoops<float> half_grad;
   GradientLoops<float> float_grad;
   GradientLoops<double> double_grad;

@@ -5,6 +5,7 @@
 #ifndef DRAGON_OPTIM_KERNELS_CPU_MAKE_TABLE_H_
 #define DRAGON_OPTIM_KERNELS_CPU_MAKE_TABLE_H_
 
+#include "kernels/cpu/backward_loops.h"
 #include "kernels/cpu/gradient_loops.h"
 #include "kernels/cpu/update_loops.h"
 
@@ -18,6 +19,10 @@ constexpr KernelTable MakeKernelTable(const char* name) {
   FillUpdateLoops<double>(table.update_double);
   table.update_half = &UpdateHalfRange<false>;
   table.update_half_float_grad = &UpdateHalfRange<true>;
+  FillBackwardLoops<float>(table.backward_float);
+  FillBackwardLoops<double>(table.backward_double);
+  table.add_multiple_float = &AddMultipleLoop<float>;
+  table.add_multiple_double = &AddMultipleLoop<double>;
   table.half_grad = {&HalfBlockSquares, &AccumulateHalfLoop};
   table.float_grad = {&BlockSquares<float>, &AccumulateLoop<float>};
   table.double_grad = {&BlockSquares<double>, &AccumulateLoop<double>};

@@ -93,3 +93,51 @@ class TestDragonScript:
     def test_seed_matters(self, tmp_path):
         first, second = (self.final_losses("ours", seed, tmp_path) for seed in (0, 1))
         assert first != pytest.approx(second, rel=1e-2)
+
+
+class TestLearnTheLearningRate:
+    def test_finds_a_better_rate(self, tmp_path):
+        done = run_example(
+            "learn_the_learning_rate.py", "--search-steps", 6, "--training-steps", 8, directory=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        rates, losses, place = done.stdout.splitlines()
+        assert number_after("fixed", rates) == 0.0003
+        assert number_after("learned", rates) > 0.001
+        assert losses.startswith("loss on held-out digits after 8 steps:")
+        assert number_after("learned", losses) < 0.8 * number_after("fixed", losses)
+        plot = tmp_path / "out" / "learn_the_learning_rate.png"
+        assert place == "plot: out/learn_the_learning_rate.png"
+        width, height = png_size(plot)
+        assert width > 1200
+        assert height > 400
+        for word in ("search", "6/6", "lr=", "loss=", "slope=-"):
+            assert word in done.stderr  # the progress bar
+
+    def test_the_slope_is_that_of_the_loss(self, tmp_path):
+        """The hypergradient through all steps, against a difference of two trainings."""
+        script = f"""
+import sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import numpy as np
+import learn_the_learning_rate as example
+from dragon.vm import torch
+data, weights = example.load_data(0, 10), example.initial_weights(0)
+rate = torch.tensor(np.array(0.003))
+rate.requires_grad = True
+example.train(rate, weights, data)[0].backward()
+with torch.no_grad():
+    up, down = (example.train(0.003 + shift, weights, data)[0].item() for shift in (1e-7, -1e-7))
+print("slope", -rate.grad.item(), "difference", (down - up) / 2e-7)
+"""
+        done = run_python("-c", script, directory=tmp_path)
+        assert done.returncode == 0, done.stderr
+        slope = number_after("slope", done.stdout)
+        assert slope > 1
+        assert slope == pytest.approx(number_after("difference", done.stdout), rel=1e-5)
+
+    @pytest.mark.parametrize("arguments", [("--search-steps", 0), ("--training-steps", 0), ("--start", 0)])
+    def test_refuses_what_cannot_be_searched(self, arguments, tmp_path):
+        done = run_example("learn_the_learning_rate.py", *arguments, directory=tmp_path)
+        assert done.returncode == 2
+        assert "at least one step of each kind is needed" in done.stderr

@@ -42,6 +42,20 @@ FITS["DragonOptimRMSprop"] = (
     dict(FITS["DragonOptimCheck"][2], states=["square_avg"]),
 )
 
+_ROW = ROW[0]
+FITS["DragonOptimDifferentiableRMSprop"] = (
+    [_ROW, np.float64([0.5]), ONES, ONES, None],
+    [None, None],
+    dict(states=["square_avg"], scalars=["lr"]),
+)
+# What flows back to the results comes behind the inputs.
+FITS["DragonOptimDifferentiableRMSpropGradient"] = (
+    [_ROW, np.float64([0.5]), ONES, ONES, ONES, ONES, None],
+    [None] * 5,
+    FITS["DragonOptimDifferentiableRMSprop"][2],
+)
+RECORDED = ["DragonOptimDifferentiableRMSprop", "DragonOptimDifferentiableRMSpropGradient"]
+
 LEFT_OUT = object()
 ANY_WORDS = ""  # only a graph written by hand comes here
 
@@ -123,6 +137,38 @@ def rows():
         fit_not,
     )
 
+    for kind in RECORDED:
+        fit = "the inputs and outputs do not fit the arguments of the operator"
+        yield kind, "no inputs", dict(inputs=dict.fromkeys(range(7), LEFT_OUT)), ANY_WORDS
+        yield kind, "no outputs", dict(outputs=dict.fromkeys(range(5), LEFT_OUT)), fit
+        yield kind, "an input too few", dict(inputs={4: LEFT_OUT}), fit
+        yield kind, "no arguments", dict(states=LEFT_OUT, scalars=LEFT_OUT), ANY_WORDS
+        yield kind, "no names of states", dict(states=LEFT_OUT), ANY_WORDS
+        yield kind, "an unknown state", dict(states=["squares"]), "no state named 'squares'"
+        yield kind, "too many names of states", dict(states=["square_avg", "grad_avg"]), fit
+        yield kind, "another state than is needed", dict(states=["grad_avg"]), "is not among its edges"
+        yield kind, "a scalar that is none", dict(scalars=["centered"]), "centered cannot be differentiated"
+        yield kind, "two scalars for one", dict(scalars=["lr", "eps"]), fit
+        yield kind, "a scalar of two elements", dict(inputs={1: np.ones(2)}), "of one element"
+        yield kind, "a scalar of integers", dict(inputs={1: MASK}), "must be float32 or float64"
+        yield kind, "a scalar without data", dict(inputs={1: None}), "must be float32 or float64"
+        yield kind, "a short row", dict(inputs={0: _ROW[:5]}), "the hyper-parameters are"
+        yield kind, "a row of float32", dict(inputs={0: _ROW.astype("float32")}), "the hyper-parameters are"
+        yield kind, "an empty row", dict(inputs={0: None}), "the hyper-parameters are"
+        yield (
+            kind,
+            "a parameter of float16",
+            dict(inputs={2: ONES.astype("float16")}),
+            "need float32 or float64",
+        )
+        yield kind, "a parameter without data", dict(inputs={2: None}), "need float32 or float64"
+        yield kind, "a gradient that is too short", dict(inputs={3: ONES[:2]}), "unlike the parameter"
+        yield kind, "a gradient of another dtype", dict(inputs={3: np.ones(3)}), "unlike the parameter"
+        yield kind, "a gradient without data", dict(inputs={3: None}), "unlike the parameter"
+        yield kind, "a state that is too short", dict(inputs={4: ONES[:2]}), "unlike the parameter"
+    yield kind, "a short flow", dict(inputs={5: ONES[:2]}), "what flows back to result 0"
+    yield kind, "a flow of another dtype", dict(inputs={6: np.ones(3)}), "what flows back to result 1"
+
     kind = "DragonOptimAccumulate"
     fit, gone = "the inputs and outputs do not fit the arguments", "a tensor of flags is gone"
     yield kind, "no inputs", dict(inputs=dict.fromkeys(range(3), LEFT_OUT)), fit
@@ -186,6 +232,17 @@ def test_wrong_edges_throw(kind, changes, words):
     error = outcome(kind, **changes)
     assert error.startswith(("ValueError: ", "RuntimeError: ")), error
     assert words in error
+
+
+def test_a_recorded_step_does_not_write_to_what_it_is_given():
+    def work():
+        row, rate, param, grad, state = (edges.Edge(array) for array in FITS[RECORDED[0]][0])
+        arguments = FITS[RECORDED[0]][2]
+        edges.run_eagerly(
+            edges.operator(RECORDED[0], [row, rate, param, grad, state], [param, edges.Edge()], **arguments)
+        )
+
+    assert "is input and output, but the results must be new tensors" in edges.in_child(work)
 
 
 def test_child_sees_a_death():

@@ -280,8 +280,8 @@ HYPER = [
     Bad(
         "differentiable",
         put("param_groups 1 differentiable", True),
-        NotImplementedError,
-        "^differentiable=True",
+        ValueError,
+        "^differentiable must be the same in all groups",
     ),
     *[
         Bad(

@@ -162,7 +162,7 @@ _OPTIONS = [
     *[(key, "string", "yes", TypeError, key) for key in FLAGS],
     ("foreach", "string", "no", ValueError, "^Invalid foreach value"),
     ("foreach", "array", np.array([1, 0]), ValueError, "^Invalid foreach value"),
-    ("differentiable", "True", True, NotImplementedError, "differentiable=True"),
+    ("differentiable", "string", "yes", ValueError, "^Invalid differentiable value"),
 ]
 
 for _key, _what, _value, _exception, _match in _OPTIONS:

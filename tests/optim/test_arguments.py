@@ -137,11 +137,13 @@ def test_foreach_decides_how_many_operators_run(foreach, operators, monkeypatch)
     assert made.count("DragonOptimRMSprop") == operators
 
 
-def test_differentiable_is_refused_rather_than_ignored():
-    with pytest.raises(NotImplementedError, match="differentiable=True"):
-        dragon_optim.RMSprop([parameter(START)], differentiable=True)
-    with pytest.raises(NotImplementedError, match="differentiable=True"):
-        dragon_optim.RMSprop([{"params": [parameter(START)], "differentiable": True}])
+def test_differentiable_puts_the_step_on_the_tape():
+    for differentiable in (False, True):
+        param = parameter(START)
+        optimizer = dragon_optim.RMSprop([param], differentiable=differentiable)
+        backward(param, 1.0)
+        optimizer.step()
+        assert param.is_leaf == (not differentiable)
 
 
 def test_infinities_that_pass_the_range_checks():

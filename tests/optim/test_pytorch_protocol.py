@@ -56,9 +56,8 @@ OF_2_1 = {
     "test_load_state_dict_pre_hook_and_prepend": HERE + "test_load_state_dict_pre_hook_and_prepend",
     "test_load_state_dict_post_hook": HERE + "test_load_state_dict_post_hook",
     "test_load_state_dict_pre_post_hook": HERE + "test_load_state_dict_pre_post_hook",
-    # A step that autograd sees is not there yet: until then it is refused.
     "TestDifferentiableOptimizer.test_rmsprop": (
-        "optim/test_arguments.py::test_differentiable_is_refused_rather_than_ignored"
+        "optim/test_differentiable_gradients.py::test_every_input_in_every_form"
     ),
 }
 
@@ -102,10 +101,10 @@ LATEST = {
     "test_deepcopy_copies_all_public_attrs": HERE + "test_deepcopy_copies_all_public_attrs",
     "test_non_empty_state": HERE + "test_non_empty_state",
     "TestDifferentiableOptimizer.test_rmsprop": (
-        "optim/test_arguments.py::test_differentiable_is_refused_rather_than_ignored"
+        "optim/test_differentiable_gradients.py::test_every_input_in_every_form"
     ),
     "TestDifferentiableOptimizer.test_rmsprop_differentiable_lr": (
-        "optim/test_arguments.py::test_differentiable_is_refused_rather_than_ignored"
+        "optim/test_differentiable_gradients.py::test_every_input_in_every_form"
     ),
 }
 
