@@ -70,14 +70,13 @@ def _no_way(tensor: Tensor) -> str:
 
 def _deep(tensor: Tensor, memo: Dict[int, Any]) -> Tensor:
     """Copy once, where Python would copy what `_content` has copied already."""
-    if type(tensor) is Tensor:
-        made = rebuild_tensor(*_content(tensor))
-    elif type(tensor) is Parameter:
-        made = rebuild_parameter(*_content(tensor))
-    else:
+    ways = {Tensor: _reduce_tensor, Parameter: _reduce_parameter}
+    if type(tensor) not in ways:
         raise TypeError(_no_way(tensor))
+    rebuild, content, attributes = ways[type(tensor)](tensor)
+    made = rebuild(*content)
     memo[id(tensor)] = made
-    made.__dict__.update(copy.deepcopy(_attributes(tensor) or {}, memo))
+    made.__dict__.update(copy.deepcopy(attributes or {}, memo))
     return made
 
 
