@@ -14,7 +14,7 @@ from dragon_optim._torch_file import Progress
 from dragon_optim._torch_file.errors import CheckpointError
 from dragon_optim._torch_file.foreign import check_is_zip
 from dragon_optim._torch_file.loading import load_archive
-from dragon_optim._torch_file.replacing import check_target, replacing
+from dragon_optim._torch_file.replacing import replacing
 from dragon_optim._torch_file.saving import Content, write_archive
 
 __all__ = ["CheckpointError", "load", "save"]
@@ -30,9 +30,11 @@ def save(obj: Any, path: Union[str, "os.PathLike[str]"], progress: Progress = No
     ----------
     obj : dict, OrderedDict, list, tuple, or any value that may stand in them
         Values: Dragon tensors and Parameters, numpy arrays, numpy scalars (which become Python's), None,
-        bool, int (up to 255 bytes), float, str and bytes. Keys: str, int (64 bits), float, bool and None. At
-        most 500 levels deep. dtypes of tensors: bool, int8, uint8, int32, int64, float16, float32, float64.
-        What stands in several places is stored once and loads as one object.
+        bool, int (up to 255 bytes), float, str and bytes. At most 500 levels deep. Keys: str, int (64 bits),
+        float, bool and None; in one dict at most 16384 that are neither str, nor ints from 0 to about 4 times
+        the number of ints before them, nor ints in equal steps. dtypes of tensors: bool, int8, uint8, int32,
+        int64, float16, float32, float64. What stands in several places is stored once and loads as one
+        object.
     path : str or os.PathLike
         The file. Symbolic links are followed; the permissions of a file that is there are kept.
     progress : callable, optional, default=None
@@ -42,8 +44,8 @@ def save(obj: Any, path: Union[str, "os.PathLike[str]"], progress: Progress = No
     Raises
     ------
     TypeError
-        If `obj` holds something else, or `path` is no path; the message says where, as in
-        ``obj['model'][3]``.
+        If `obj` holds something else, the message says where, as in ``obj['model'][3]``; if `path` is no
+        path, or `progress` is not callable.
     ValueError
         If `obj` contains itself, is nested too deep, or a value or key is out of range.
     RuntimeError
@@ -57,7 +59,8 @@ def save(obj: Any, path: Union[str, "os.PathLike[str]"], progress: Progress = No
     (PyTorch 2.1 did not take bytes there).
     What shares memory without being one object, such as two views by numpy, is stored twice. A numpy array
     loads as a tensor. An integer Parameter is stored with ``requires_grad=False``, since PyTorch refuses
-    others. Equal content gives equal bytes.
+    others. Bools that are other bytes than 0 and 1 become 1. Equal content with equal sharing gives equal
+    bytes.
 
     A process that is killed may leave its temporary file ``.<name>.<hex digits>.tmp`` behind, which can be
     deleted.
@@ -78,8 +81,8 @@ def save(obj: Any, path: Union[str, "os.PathLike[str]"], progress: Progress = No
     >>> folder.cleanup()
     """
     file = _path(path)
+    _check_progress(progress)
     content = Content(obj)
-    check_target(file)
     with replacing(file) as descriptor:
         write_archive(descriptor, content, progress)
 
@@ -100,8 +103,9 @@ def load(path: Union[str, "os.PathLike[str]"], progress: Progress = None) -> Any
     Returns
     -------
     object
-        Dicts, OrderedDicts, lists and tuples of Dragon tensors in main memory, in the current workspace, and
-        of plain values. Parameters are ``torch.nn.Parameter``; ``requires_grad`` is as saved.
+        Dicts, OrderedDicts, lists and tuples of Dragon tensors in main memory, and of plain values. The
+        tensors live in the current workspace, of which each thread has its own, and die with it. Parameters
+        are ``torch.nn.Parameter``; ``requires_grad`` is as saved.
 
     Raises
     ------
@@ -112,7 +116,7 @@ def load(path: Union[str, "os.PathLike[str]"], progress: Progress = None) -> Any
     MemoryError
         If the tensors do not fit into memory.
     TypeError
-        If `path` is no path.
+        If `path` is no path, or `progress` is not callable.
 
     Warns
     -----
@@ -129,8 +133,8 @@ def load(path: Union[str, "os.PathLike[str]"], progress: Progress = None) -> Any
     - torch.Size becomes a tuple, a torch.dtype its name. Complex, quantized, sparse and 8-bit float tensors
       are refused.
     - What takes much more memory than the file has bytes is refused: tensors of more than 16 times its size
-      and 64 MiB, each counted as at least 4 KiB; so are dicts with more than 16384 keys that are neither
-      strings nor 0, 1, 2, ... in order.
+      and 64 MiB, each counted as at least 2 KiB, and each dict, list and tuple as 96 bytes; so are dicts
+      with other keys than `save` takes, or with a key twice. Keys may also be bytes.
     - The file must be whole, without anything added to it or compressed in it.
 
     Examples
@@ -141,6 +145,7 @@ def load(path: Union[str, "os.PathLike[str]"], progress: Progress = None) -> Any
     FileNotFoundError: [Errno 2] No such file or directory: 'no_such_file.pt'
     """
     file = _path(path)
+    _check_progress(progress)
     # Without blocking: opening a pipe would wait for somebody to write to it.
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -158,6 +163,11 @@ def _path(path: Any) -> str:
     if not isinstance(found, str):
         raise TypeError(f"path must be a str or an os.PathLike of one, but got {type(path).__name__}")
     return found
+
+
+def _check_progress(progress: Progress) -> None:
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable or None, but got {type(progress).__name__}")
 
 
 def _check_regular(descriptor: int, path: str) -> None:

@@ -11,7 +11,8 @@ and the statistics of the normalization (part of `model.state_dict()`).
 
 Three processes train, one after the other: the first is left alone, the second dies of SIGKILL in the middle
 of an epoch, the third loads the last checkpoint of the second and goes on. The first and the third must agree
-in every bit.
+in every bit of the model, the optimizer and the random generator. The losses are not compared: they are means
+over a batch, whose last bits depend on where the batch lies in memory, and no gradient depends on them.
 
 The network computes in float64. In float32 it would not give the same bits in two processes, resumed or not:
 Dragon takes the roots of BatchNorm2d, and the exponentials of CrossEntropyLoss, by an approximation for most
@@ -21,6 +22,7 @@ BCEWithLogitsLoss is computed element by element. The optimizer itself gives the
 """
 
 import argparse
+import functools
 import hashlib
 import math
 import multiprocessing
@@ -56,7 +58,7 @@ class Plan(NamedTuple):
 
     label: str
     epochs: int
-    save_to: Path  # after every epoch
+    save_to: Path  # after every epoch; see also log_of()
     start_from: Optional[Path] = None
     dies_in: Optional[int] = None  # the epoch, counted from 0
     forget: Optional[str] = None  # a part of `start_from` not to load
@@ -84,6 +86,11 @@ def shifted(images, rng):
 
 
 # Training
+
+
+def log_of(plan):
+    """Return the file that gets a line for every batch: what is lost with a process can be seen in it."""
+    return plan.save_to.with_suffix(".log")
 
 
 def make_optimizer(model):
@@ -137,10 +144,12 @@ def train(plan):
     if plan.start_from:
         first, history = load(plan.start_from, plan.forget, model, optimizer, rng)
 
+    log = log_of(plan).open("w", buffering=1)  # every line is written at once
     progress = tqdm(range(plan.epochs), desc=plan.label, initial=first, unit="epoch", dynamic_ncols=True)
     for epoch in range(first, plan.epochs):
         follow_schedule(optimizer, epoch, plan.epochs)
-        loss = train_epoch(model, optimizer, data, rng, epoch == plan.dies_in)
+        note = functools.partial(print, epoch, file=log)
+        loss = train_epoch(model, optimizer, data, rng, epoch == plan.dies_in, note)
         accuracy = digits.accuracy(model, data.test_images, data.test_labels)
         history["losses"].append(loss)
         history["accuracies"].append(accuracy)
@@ -148,9 +157,10 @@ def train(plan):
         progress.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.1%}", refresh=False)
         progress.update()
     progress.close()
+    log.close()
 
 
-def train_epoch(model, optimizer, data, rng, dies):
+def train_epoch(model, optimizer, data, rng, dies, note):
     """Learn from all images once and return the mean loss, or die in the middle."""
     criterion = nn.BCEWithLogitsLoss(reduction="sum")
     shifted_data = data._replace(train_images=shifted(data.train_images, rng))
@@ -162,6 +172,7 @@ def train_epoch(model, optimizer, data, rng, dies):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        note(losses[-1])
     return statistics.mean(losses)
 
 
@@ -178,7 +189,7 @@ def run(plan):
 
 
 def train_three_times(folder, epochs, forget):
-    """Return the final checkpoints of both runs, and the last one that the killed process wrote."""
+    """Return the last checkpoint of each, with the losses of the batches of the epoch of death besides."""
     half = epochs // 2
     alone = Plan("left alone", epochs, folder / "alone.pt")
     killed = Plan("killed", epochs, folder / "killed.pt", dies_in=half)
@@ -191,7 +202,14 @@ def train_three_times(folder, epochs, forget):
         if status != expected:
             sys.exit(f"The process '{plan.label}' ended with status {status} instead of {expected}.")
     print(f"killed in epoch {half + 1}, {BATCHES_BEFORE_DEATH} batches after the checkpoint of epoch {half}")
-    return [checkpoint.load(plan.save_to) for plan in (alone, resumed, killed)]
+    plans = (alone, resumed, killed)
+    return [{**checkpoint.load(plan.save_to), "batches": logged(plan, half)} for plan in plans]
+
+
+def logged(plan, epoch):
+    """Return the losses of the batches of an epoch, as far as the process came."""
+    lines = [line.split() for line in log_of(plan).read_text().splitlines()]
+    return [float(loss) for number, loss in lines if int(number) == epoch]
 
 
 def digest(value):
@@ -219,7 +237,6 @@ def digest(value):
 
 def compare(alone, resumed):
     """Print a table of both runs; return whether they are equal."""
-    # Not the losses: no gradient depends on their sums, whose order depends on addresses too.
     rows = [
         ("parameters, statistics", *(digest(end["model"])[:16] for end in (alone, resumed))),
         ("optimizer's states", *(digest(end["optimizer"]["state"])[:16] for end in (alone, resumed))),
@@ -227,7 +244,8 @@ def compare(alone, resumed):
         ("random generator", *(digest(end["generator"])[:16] for end in (alone, resumed))),
         ("accuracy", *(f"{end['history']['accuracies'][-1]:.1%}" for end in (alone, resumed))),
     ]
-    print(f"{'SHA-256 at the end':<24}{'left alone':<18}{'killed, resumed':<18}")
+    print("at the end (SHA-256, its first 16 digits, and accuracy; the losses are not compared, see --help)")
+    print(f"{'':<24}{'left alone':<18}{'killed, resumed':<18}")
     for name, first, second in rows:
         print(f"{name:<24}{first:<18}{second:<18}{'equal' if first == second else 'DIFFERENT'}")
     return all(first == second for _, first, second in rows)
@@ -235,45 +253,73 @@ def compare(alone, resumed):
 
 # Plot
 
+TITLE = "Handwritten digits: a training that was killed, and goes on from its checkpoint"
 COLORS = {"left alone": "#999999", "killed": "#0072B2", "resumed": "#E69F00"}  # Okabe and Ito's
 
 
 def plot(alone, resumed, killed, output):
-    """Draw the losses of the three processes into the file `output`."""
+    """Draw the losses of the three processes into the file `output`: of epochs, and of the epoch of death."""
     half = killed["epoch"]
-    losses = {
-        "left alone": alone["history"]["losses"],
-        "killed": killed["history"]["losses"],
-        "resumed": resumed["history"]["losses"][half:],
-    }
     with matplotlib.rc_context(digits.STYLE):
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        axes = figure.subplots()
-        axes.set_title("Handwritten digits: a training that was killed, and goes on from its checkpoint")
-        for label, first, form in (("left alone", 1, "-"), ("killed", 1, "o"), ("resumed", half + 1, "D")):
-            epochs = range(first, first + len(losses[label]))
-            axes.plot(
-                epochs, losses[label], form, color=COLORS[label], linewidth=5, markersize=8, label=label
-            )
-        axes.axvline(half + 0.5, color="#777777", linewidth=1, linestyle="dotted", label="SIGKILL")
-        axes.set_yscale("log")
-        axes.set_ylim(min(0.1, 0.6 * axes.dataLim.ymin), 6)
-        axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("training loss")
-        axes.grid(True, axis="y")
-        axes.legend()
+        figure = Figure(figsize=(12, 5), layout="constrained")
+        figure.suptitle(TITLE, x=0.01, ha="left", fontsize=15, fontweight="bold")
+        of_epochs, of_batches = figure.subplots(1, 2, width_ratios=[5, 4])
+
+        of_epochs.set_title("All epochs")
+        losses = {
+            "left alone": alone["history"]["losses"],
+            "killed": killed["history"]["losses"],
+            "resumed": resumed["history"]["losses"][half:],
+        }
+        draw(of_epochs, losses, starts={"resumed": half + 1})
+        label = f"killed; a new process goes on\nfrom the checkpoint of epoch {half}"
+        of_epochs.axvline(half + 0.5, color="#555555", linewidth=1.5, linestyle="dotted", label=label)
+        of_epochs.set_yscale("log")
+        of_epochs.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        of_epochs.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        of_epochs.yaxis.set_minor_formatter(ticker.NullFormatter())
+        of_epochs.set_xlabel("epoch")
+        of_epochs.set_ylabel("training loss")
+        of_epochs.legend()
+
+        of_batches.set_title(f"Epoch {half + 1}, batch by batch")
+        losses = {"left alone": alone["batches"], "killed": killed["batches"], "resumed": resumed["batches"]}
+        draw(of_batches, losses)
+        end = len(losses["killed"]) + 0.5
+        of_batches.axvspan(0.5, end, color=COLORS["killed"], alpha=0.12, linewidth=0)
+        of_batches.axvline(end, color="#555555", linewidth=1.5, linestyle="dotted")
+        top = 1.35 * max(map(max, losses.values()))
+        of_batches.set_ylim(0, top)
+        text = f"killed here: {len(losses['killed'])} batches are lost,\nand done again by the new process"
+        of_batches.text(end + 0.3, 0.98 * top, text, verticalalignment="top")
+        of_batches.set_xlabel("batch")
+        of_batches.set_ylabel("training loss of the batch")
         output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(output, dpi=120)
+
+
+def draw(axes, losses, starts=()):
+    """Draw a curve for each process. Where they agree, the smaller lies on the larger."""
+    forms = {
+        "left alone": {"linewidth": 5},
+        "killed": {"linestyle": "", "marker": "o", "markersize": 7, "zorder": 4},
+        "resumed": {"linestyle": "", "marker": "D", "markersize": 10, "zorder": 3},
+    }
+    for label, form in forms.items():
+        first = dict(starts).get(label, 1)
+        numbers = range(first, first + len(losses[label]))
+        axes.plot(numbers, losses[label], color=COLORS[label], label=label, **form)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.grid(True, axis="y")
 
 
 # Command line
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("out/resume.png"), help="file name of the plot")
     parser.add_argument("--forget", choices=FORGETTABLE, help="do not load this part of the checkpoint")

@@ -4,7 +4,8 @@
 Both ways: ``layout`` (records of a zip), ``opcodes``, ``dtypes``, ``nesting`` (how deep, which keys).
 Saving: ``pickle_writer`` and its ``sources``, ``archive_writer``, ``saving``, ``replacing`` (of a file).
 Loading: ``foreign`` (other formats), ``archive`` and ``headers``, ``pickle_reader`` with its ``names``,
-``stored`` (a tensor's place in a storage), ``contents`` (what was built), ``storage_reader``, ``loading``.
+``limits`` (of memory), ``stored`` (a tensor's place in a storage), ``contents`` (what was built),
+``storage_reader``, ``loading``.
 """
 
 from typing import Callable, Optional

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Writes a zip archive as ``torch.save`` lays it out: members stored, their data at multiples of 64 bytes.
 
-Python's zipfile would do most of it, but its headers differ between versions of Python, and equal content is
-to give equal bytes.
+Python's zipfile would do most of it, but its headers differ between versions of Python, and equal content
+with equal sharing is to give equal bytes.
 """
 
 import os
@@ -39,6 +39,9 @@ class ArchiveWriter:
         self._write(_local_header(member))  # to hold the place: the checksum is not known yet
         written = crc = 0
         for chunk in chunks:
+            # A copy: somebody may change the tensor between the checksum and the write, and the file would be
+            # refused. Of a tensor that changes meanwhile there is a mixture, in a file that loads.
+            chunk = bytes(chunk)
             crc = zlib.crc32(chunk, crc)
             written += len(chunk)
             self._write(chunk)

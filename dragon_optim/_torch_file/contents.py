@@ -4,28 +4,24 @@
 import collections
 from typing import Any, Dict, Iterator, List
 
+from dragon_optim._torch_file import limits
 from dragon_optim._torch_file.errors import CheckpointError, shown
 from dragon_optim._torch_file.names import is_dtype
 from dragon_optim._torch_file.nesting import Walk
 from dragon_optim._torch_file.stored import Name, Storage, StoredTensor
 
-# At least this is counted for a tensor: what Dragon and Python keep besides its elements, rounded up.
-TENSOR_OVERHEAD = 4096
-LIMIT_FACTOR = 16
-LIMIT_BASE = 64 << 20
-
 _CONTAINERS = (dict, collections.OrderedDict, list, tuple)
 
 
 class Contents:
-    """The object that a pickle has built from a file of this size."""
+    """The object that a pickle has built within this budget."""
 
-    def __init__(self, root: Any, file_size: int) -> None:
+    def __init__(self, root: Any, budget: limits.Budget) -> None:
         self.tensors: List[StoredTensor] = []
         self.widened: Dict[str, List[str]] = {}
         """Where tensors stand whose dtype Dragon lacks, by that dtype and the one that they get."""
         self._bytes = 0
-        self._limit = LIMIT_FACTOR * file_size + LIMIT_BASE
+        self._budget = budget
         self._containers: List[Any] = []  # inner ones first
         self._replaced: Dict[int, Any] = {}  # by the identity of what goes
         self._root = [root]  # in a list, so that it can be replaced, too
@@ -78,21 +74,16 @@ class Contents:
     def _count(self, tensor: StoredTensor) -> None:
         """Raise if the tensors would take much more memory than the file has bytes."""
         dtype = tensor.dtype
-        self._bytes += max(tensor.allocated() * dtype.loaded_itemsize, TENSOR_OVERHEAD)
-        if self._bytes > self._limit:
+        self._bytes += max(tensor.allocated() * dtype.loaded_itemsize, limits.TENSOR)
+        if self._bytes > self._budget.limit:
+            if len(self.tensors) * limits.TENSOR > self._budget.limit // 2:
+                raise self._budget.small_tensors()
             raise CheckpointError(
-                f"up to {self._walk.path()} the tensors would take {shown(self._bytes)} bytes of memory. The "
-                f"limit for this file is {self._limit}: {LIMIT_FACTOR} times its size and {LIMIT_BASE >> 20} "
-                f"MiB, each tensor counted as at least {TENSOR_OVERHEAD} bytes. It holds views that repeat "
-                "few numbers: save copies of them."
+                f"up to {self._walk.path()} the tensors would take {shown(self._bytes)} bytes. "
+                f"{self._budget.rule()}. It holds views that repeat few numbers: save copies of them."
             )
         if dtype.loaded != dtype.name:
-            self.widened.setdefault(f"{dtype.name} to {dtype.loaded}", []).append(self._place())
-
-    def _place(self) -> str:
-        # Short: there may be many of them, each hundreds of levels deep.
-        place = self._walk.path()
-        return place if len(place) <= 200 else place[:197] + "..."
+            self.widened.setdefault(f"{dtype.name} to {dtype.loaded}", []).append(self._walk.path())
 
     def replaced(self, made: List[Any]) -> Any:
         """Return the object with these in the places of `tensors`."""

@@ -10,12 +10,13 @@ from dragon_optim._torch_file import Progress
 from dragon_optim._torch_file.archive import Archive, Member
 from dragon_optim._torch_file.contents import Contents
 from dragon_optim._torch_file.errors import TORCHSCRIPT, CheckpointError, shown
+from dragon_optim._torch_file.limits import Budget
 from dragon_optim._torch_file.pickle_reader import PickleReader
 from dragon_optim._torch_file.storage_reader import read_storage, verify
 from dragon_optim._torch_file.stored import Storage, Storages, StoredTensor
 from dragon_optim._warnings import warn
 
-_VERSIONS = range(1, 11)  # what PyTorch itself takes
+_FORMAT_VERSIONS = range(1, 11)  # what PyTorch itself takes
 
 
 def load_archive(descriptor: int, progress: Progress) -> Any:
@@ -24,7 +25,8 @@ def load_archive(descriptor: int, progress: Progress) -> Any:
     members = archive.members
     _check_kind(members)
     loading = _Loading(archive, progress)
-    contents = Contents(loading.unpickle(), len(archive))
+    budget = Budget(len(archive))
+    contents = Contents(loading.unpickle(budget), budget)
     _warn_of_widening(contents.widened)
     arrays = loading.read_storages(contents.tensors)
     return contents.replaced([_tensor(tensor, arrays.pop(id(tensor))) for tensor in contents.tensors])
@@ -51,19 +53,19 @@ class _Loading:
         self._advance(len(data))
         return data
 
-    def unpickle(self) -> Any:
+    def unpickle(self, budget: Budget) -> Any:
         for name in ("version", "byteorder"):
             if name in self._unread and self._unread[name].size > 16:
                 raise CheckpointError(f"the archive has a {name} of {self._unread[name].size} bytes.")
         version = self._read("version").strip()
-        if not version.isdigit() or int(version) not in _VERSIONS:
+        if not version.isdigit() or int(version) not in _FORMAT_VERSIONS:
             raise CheckpointError(f"the file has version {shown(version)} of the format; known are 1 to 10.")
         if "byteorder" in self._unread:  # PyTorch before 2.1 wrote none
             self._byte_order = self._read("byteorder").decode("ascii", "replace")
         if self._byte_order not in ("little", "big"):
             raise CheckpointError(f"the file has byte order {shown(self._byte_order)}.")
         pickle = self._read("data.pkl")
-        return PickleReader(pickle, Storages(self._archive.members).find).read()
+        return PickleReader(pickle, Storages(self._archive.members).find, budget).read()
 
     def read_storages(self, tensors: List[StoredTensor]) -> Dict[int, numpy.ndarray]:
         """Return the arrays of the tensors, by their identities."""

@@ -2,8 +2,8 @@
 """A stack machine for the pickles that ``torch.save`` writes. It can do nothing else.
 
 It makes plain values, containers, and descriptions of tensors. It never recurses, and what it makes is in
-proportion to the bytes that it reads: lengths are compared with what is left before anything is made, and
-memo indices are keys of a dict.
+proportion to the bytes that it reads: lengths are compared with what is left before anything is made, memo
+indices are keys of a dict, and containers and tensors are counted.
 """
 
 import collections
@@ -12,8 +12,10 @@ from typing import Any, Callable, Dict, List, NoReturn
 
 from dragon_optim._torch_file import opcodes as op
 from dragon_optim._torch_file.errors import CheckpointError, shown
+from dragon_optim._torch_file.limits import Budget
 from dragon_optim._torch_file.names import call, resolve
 from dragon_optim._torch_file.nesting import KEY_TYPES, Keys
+from dragon_optim._torch_file.stored import StoredTensor
 
 _NAME_LENGTH = 256
 
@@ -21,8 +23,9 @@ _NAME_LENGTH = 256
 class PickleReader:
     """One run through one pickle. `find_storage` gives what a persistent id describes."""
 
-    def __init__(self, data: bytes, find_storage: Callable[[Any], Any]) -> None:
+    def __init__(self, data: bytes, find_storage: Callable[[Any], Any], budget: Budget) -> None:
         self._data = data
+        self._budget = budget
         self._position = 0
         self._find_storage = find_storage
         self._stack: List[Any] = []
@@ -118,8 +121,14 @@ class PickleReader:
 
     # Containers
 
-    def _tuple(self, count: int) -> None:
-        self._push(tuple(self._pop(count)))
+    def _container(self, empty: Any) -> None:
+        self._budget.container()
+        self._push(empty)
+
+    def _tuple(self, values: List[Any]) -> None:
+        if values:  # there is one empty tuple only
+            self._budget.container()
+        self._push(tuple(values))
 
     def _mark(self) -> None:
         self._below.append(self._stack)
@@ -147,6 +156,8 @@ class PickleReader:
         for key, value in zip(items[::2], items[1::2]):
             if type(key) not in KEY_TYPES and type(key) is not bytes:
                 self._fail(f"the pickle has a key of type {type(key).__name__}.")
+            if key in target:
+                self._fail(f"the key {shown(key)} is given twice.")
             problem = keys.problem(key)
             if problem:
                 self._fail(f"the key {shown(key)} {problem}.")
@@ -190,6 +201,10 @@ class PickleReader:
             self._encoded += len(value)
             if self._encoded > len(self._data):  # one string, recalled and encoded a million times
                 self._fail("the pickle makes more bytes than it has.")
+        elif type(value) is StoredTensor:
+            self._budget.tensor()
+        elif type(value) is collections.OrderedDict:
+            self._budget.container()
         self._push(value)
 
     def _build(self) -> None:
@@ -226,14 +241,14 @@ _DO: Dict[bytes, Callable[[PickleReader], None]] = {
     op.BINBYTES: lambda machine: machine._push(machine._take(machine._number(4))),
     op.BINBYTES8: lambda machine: machine._push(machine._take(machine._number(8))),
     op.EMPTY_TUPLE: lambda machine: machine._push(()),
-    op.TUPLE1: lambda machine: machine._tuple(1),
-    op.TUPLE2: lambda machine: machine._tuple(2),
-    op.TUPLE3: lambda machine: machine._tuple(3),
-    op.TUPLE: lambda machine: machine._push(tuple(machine._pop_to_mark())),
-    op.EMPTY_LIST: lambda machine: machine._push([]),
+    op.TUPLE1: lambda machine: machine._tuple(machine._pop(1)),
+    op.TUPLE2: lambda machine: machine._tuple(machine._pop(2)),
+    op.TUPLE3: lambda machine: machine._tuple(machine._pop(3)),
+    op.TUPLE: lambda machine: machine._tuple(machine._pop_to_mark()),
+    op.EMPTY_LIST: lambda machine: machine._container([]),
     op.APPEND: PickleReader._append,
     op.APPENDS: PickleReader._appends,
-    op.EMPTY_DICT: lambda machine: machine._push({}),
+    op.EMPTY_DICT: lambda machine: machine._container({}),
     op.SETITEM: PickleReader._set_item,
     op.SETITEMS: PickleReader._set_items,
     op.MARK: PickleReader._mark,

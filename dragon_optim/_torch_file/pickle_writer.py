@@ -14,6 +14,7 @@ import numpy
 from dragon.vm import torch
 
 from dragon_optim._torch_file import opcodes as op
+from dragon_optim._torch_file.errors import shown
 from dragon_optim._torch_file.nesting import KEY_TYPES, Keys, Walk
 from dragon_optim._torch_file.sources import Source, is_source
 
@@ -216,9 +217,9 @@ class PickleWriter:
                 )
             problem = keys.problem(key)
             if problem:
-                raise ValueError(f"the key {key!r} of {self._walk.inside()} {problem}.")
+                raise ValueError(f"the key {shown(key)} of {self._walk.inside()} {problem}.")
             self._write_leaf(key)
-            self._walk.step(f"[{key!r}]")
+            self._walk.step(f"[{shown(key)}]")
             yield each
             self._out += op.SETITEM
         yield from self._attributes(value)

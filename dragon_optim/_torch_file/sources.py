@@ -62,7 +62,7 @@ class Source:
             for start in range(0, self.numel, step):
                 # Anew each time: whoever looks at the progress may have let go of the memory.
                 flat = self._array().reshape(-1)
-                yield flat[start : start + step].view(numpy.uint8).data
+                yield self._normal(flat[start : start + step]).view(numpy.uint8).data
             return
         native = array.dtype.newbyteorder("=")
         pieces: Any = numpy.nditer(
@@ -74,7 +74,11 @@ class Source:
             buffersize=layout.CHUNK // self.dtype.itemsize,
         )
         for piece in pieces:
-            yield piece.tobytes()
+            yield self._normal(piece).tobytes()
+
+    def _normal(self, piece: numpy.ndarray) -> numpy.ndarray:
+        # A bool may be another byte than 0 and 1: a uint8 that is looked at as one. As 1 it is True to all.
+        return piece.view(numpy.uint8) != 0 if self.dtype.name == "bool" else piece
 
     def _array(self) -> numpy.ndarray:
         if isinstance(self._value, numpy.ndarray):

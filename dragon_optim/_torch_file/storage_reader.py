@@ -8,7 +8,6 @@ import numpy
 
 from dragon_optim._torch_file import layout
 from dragon_optim._torch_file.archive import Archive, Member
-from dragon_optim._torch_file.errors import CheckpointError
 from dragon_optim._torch_file.stored import Storage, StoredTensor
 
 Advance = Callable[[int], None]
@@ -85,6 +84,9 @@ class _Reading:
                     run[where : where + length // itemsize] if begin == cuts[0] and end == cuts[1] else None
                 )
                 crc = zlib.crc32(self._fill_chunk(position, length, kept), crc)
+                if kept is not None and self._dtype.name == "bool":
+                    # Other bytes than 0 and 1 are True: as 1 to all.
+                    numpy.not_equal(kept.view(numpy.uint8), 0, out=kept)
                 self._advance(length)
         self._archive.check(member, crc)
 
@@ -93,8 +95,6 @@ class _Reading:
         direct = kept is not None and self._direct
         chunk = kept.view(numpy.uint8) if kept is not None and direct else self._scratch[:length]
         self._archive.fill(self._storage.member, position, chunk.data)
-        if self._dtype.name == "bool" and kept is not None and chunk.max() > 1:
-            raise CheckpointError("a tensor of dtype bool has an element that is neither 0 nor 1.")
         if kept is not None and not direct:
             kept[...] = self._dtype.numbers(chunk, self._byte_order)
         return chunk.data

@@ -27,10 +27,11 @@ class Name:
 class Storage:
     """A run of bytes in the file."""
 
-    __slots__ = ("dtype", "kind", "member", "numel", "tensors")
+    __slots__ = ("dtype", "key", "kind", "member", "numel", "tensors")
 
-    def __init__(self, kind: str, numel: int, member: Member) -> None:
+    def __init__(self, kind: str, key: str, numel: int, member: Member) -> None:
         self.kind = kind
+        self.key = key
         self.numel = numel  # bytes, where the storage has no type
         self.member = member
         self.dtype: Optional[DType] = BY_STORAGE.get(kind)
@@ -45,7 +46,7 @@ class Storage:
 class StoredTensor:
     """A tensor's place in a storage."""
 
-    __slots__ = ("is_parameter", "offset", "requires_grad", "shape", "storage", "strides")
+    __slots__ = ("is_parameter", "numel", "offset", "requires_grad", "shape", "storage", "strides")
 
     def __init__(
         self,
@@ -59,15 +60,11 @@ class StoredTensor:
         self.storage = storage
         self.offset = offset
         self.shape = shape
+        self.numel = _product(shape)
         # Where there is nothing to step to, a stride may be anything: also too large for numpy.
         self.strides = tuple(stride if size > 1 and self.numel else 0 for size, stride in zip(shape, strides))
         self.requires_grad = requires_grad
         self.is_parameter = is_parameter
-
-    @property
-    def numel(self) -> int:
-        """How many elements it has."""
-        return _product(self.shape)
 
     @property
     def dtype(self) -> DType:
@@ -121,7 +118,9 @@ class Storages:
         if type(numel) is not int or numel < 0:
             raise CheckpointError(f"storage {shown(key)} has {shown(numel)} elements.")
         storage = self._known.get(key) or self._new(kind.name, key, numel)
-        if (storage.kind, storage.numel) != (kind.name, numel):
+        if storage.kind != kind.name:
+            raise _shared(storage)
+        if storage.numel != numel:
             raise CheckpointError(f"storage {shown(key)} is described in two ways.")
         return storage
 
@@ -129,7 +128,7 @@ class Storages:
         member = self._members.get(f"data/{key}")
         if member is None:
             raise CheckpointError(f"the archive has no storage {shown(key)}, which its pickle names.")
-        storage = Storage(kind, numel, member)
+        storage = Storage(kind, key, numel, member)
         size = numel * (storage.dtype.itemsize if storage.dtype is not None else 1)
         if size != member.size:
             raise CheckpointError(
@@ -172,7 +171,7 @@ def stored_tensor(arguments: Tuple, dtype: Optional[DType]) -> StoredTensor:
 
 def are_sizes(values: Tuple) -> bool:
     """Whether they can be a shape. The length first: a long tuple may be looked at again and again."""
-    return len(values) <= MAX_AXES and all(type(each) is int and each >= 0 for each in values)
+    return len(values) <= MAX_AXES and all(type(each) is int and 0 <= each < 1 << 63 for each in values)
 
 
 def _set_dtype(storage: Storage, dtype: Optional[DType]) -> None:
@@ -180,9 +179,18 @@ def _set_dtype(storage: Storage, dtype: Optional[DType]) -> None:
         if dtype is not None and dtype != storage.dtype:
             raise CheckpointError(f"a tensor of dtype {dtype.name} is made of a torch.{storage.kind}.")
         return
-    if dtype is None or (storage.dtype is not None and storage.dtype != dtype):
-        raise CheckpointError("a storage without a dtype is used as none, or as two different ones.")
+    if dtype is None:
+        raise CheckpointError("a tensor and its storage are both without a dtype.")
+    if storage.dtype is not None and storage.dtype != dtype:
+        raise _shared(storage)
     storage.dtype = dtype
+
+
+def _shared(storage: Storage) -> CheckpointError:
+    return CheckpointError(
+        f"two tensors of different dtypes share storage {shown(storage.key)}, as Tensor.view(dtype) makes "
+        "them, which is not supported: save copies of them (clone)."
+    )
 
 
 def check_no_hooks(hooks: Any) -> None:

@@ -17,15 +17,13 @@ from pathlib import Path
 import numpy as np
 from dragon.vm import torch
 from dragon.vm.torch import nn
+from units import LIMIT, distance
 
 from dragon_optim import RMSprop, checkpoint
 
 FOLDER = Path(__file__).parent
 
-# In units in the last place of the largest element. PyTorch on the CPU does not round all square roots
-# correctly, dragon_optim does, and there is no other difference: measured are 0.5 units from PyTorch as it
-# is, and not one bit from PyTorch with numpy's roots, which record.py has recorded too.
-LIMIT = 2
+# What PyTorch arrived at, as it is and with numpy's square roots.
 ENDS = ("final", "final, correctly rounded roots")
 
 
@@ -43,16 +41,6 @@ def set_gradients(params, gradients):
     """Give every parameter its gradient, exactly: that of ``sum(p * g)`` is 1 times ``g``."""
     loss = sum((param * torch.tensor(gradient)).sum() for param, gradient in zip(params, gradients))
     loss.backward()
-
-
-def distance(values, expected):
-    """Return the largest difference of two float32 arrays, in units in the last place of the largest element.
-
-    Not of each element: one that has come near to zero still bears the roundings of its larger days.
-    """
-    unit = np.spacing(np.abs(expected).max())
-    difference = np.abs(values.astype("float64") - expected).max() / unit
-    return np.nan_to_num(difference, nan=np.inf)  # what is not a number must not pass for close
 
 
 def read_recorded(path, params):
@@ -80,15 +68,20 @@ def train_on(optimizer, named_params, recorded, epoch):
 
 def compare(named_params, recorded):
     """Print how far PyTorch's final parameters are; return whether all are near enough."""
-    print(f"{'parameter':<12}{'largest change':>16}{'from PyTorch':>16}{'with exact roots':>20}")
+    print(f"{'':<12}{'largest change':>16}{'distance from':>18}{'PyTorch with':>18}")
+    print(f"{'parameter':<12}{'in these epochs':>16}{'PyTorch as it is':>18}{'exact roots':>18}")
     good = True
     for name, param in named_params.items():
         values = param.numpy()
         native, exact = (recorded[f"{end}/{name}"] for end in ENDS)
         change = np.abs(values - recorded[f"start/{name}"]).max()
         units, equal = distance(values, native), values.tobytes() == exact.tobytes()
-        print(f"{name:<12}{change:>16.4f}{units:>10.2f} units{'equal' if equal else 'DIFFERENT':>20}")
+        print(f"{name:<12}{change:>16.4f}{units:>12.2f} units{'equal' if equal else 'DIFFERENT':>18}")
         good &= equal and units <= LIMIT
+    print(f"units: in the last place of the parameter's largest element; at most {LIMIT} are allowed")
+    print(
+        "equal: bit for bit with PyTorch when its square roots are correctly rounded; as it is, not all are"
+    )
     return good
 
 
@@ -113,14 +106,13 @@ def main():
     epoch = train_on(optimizer, named_params, recorded, saved["epoch"])
     print(f"epochs {saved['epoch']} to {epoch}, with the gradients of PyTorch {recorded['torch']}")
     if not compare(named_params, recorded):
-        sys.exit(
-            f"These are not PyTorch's parameters: {LIMIT} units are allowed, with exact roots no difference."
-        )
+        sys.exit("The training went on in Dragon, and did not end with PyTorch's parameters.")
 
     args.output.parent.mkdir(parents=True, exist_ok=True)
     contents = {"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     checkpoint.save(contents, args.output)
     print("checkpoint for PyTorch:", args.output)
+    print("The training went on in Dragon, and ended with PyTorch's parameters.")
 
 
 if __name__ == "__main__":

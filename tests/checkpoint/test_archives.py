@@ -28,7 +28,7 @@ def ours_file(tmp_path):
 
 
 @pytest.mark.parametrize("seed", ["ours", *SEEDS[:2]], ids=["ours", "parameters", "empty"])
-def test_every_bit_counts(seed, ours_file, tmp_path):
+def test_a_bit_flipped_in_any_byte(seed, ours_file, tmp_path):
     data = (ours_file if seed == "ours" else seed).read_bytes()
     path = tmp_path / "flipped.pt"
     accepted = []

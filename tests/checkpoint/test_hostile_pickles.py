@@ -135,7 +135,7 @@ TABLE = {
     "odd items": (b"}(" + text("x") + b"u", "a key without a value"),
     "string not utf-8": (b"X\x01\0\0\0\xff", "not UTF-8"),
     # Nesting and keys
-    "tuples": (b")" + b"\x85" * 1_000_000, "nested more than 500 levels deep"),
+    "tuples": (b")" + b"\x85" * 500_000, "nested more than 500 levels deep"),
     "lists": (b"]" * 200_000 + b"a" * 199_999, "nested more than 500 levels deep"),
     "dicts": (nested_dicts(50_000), "nested more than 500 levels deep"),
     "by the memo": (deep_by_sharing(), "nested more than 500 levels deep"),
@@ -150,8 +150,14 @@ TABLE = {
     "large key": (b"}" + integer(2**63) + b"Ns", "more than 64 bits"),
     "nan key": (b"}G" + struct.pack(">d", float("nan")) + b"Ns", "never be found again"),
     "colliding keys": (
-        b"}(" + b"".join(integer(i << 40) + b"N" for i in range(1, 20_000)) + b"u",
+        b"}(" + b"".join(integer(i * i << 30) + b"N" for i in range(1, 20_000)) + b"u",
         "more than 16384 that are neither strings nor",
+    ),
+    "a key twice": (b"}K\x01NsK\x01Ns", "the key 1 is given twice"),
+    "equal keys": (b"}K\x01Ns\x88Ns", "the key True is given twice"),
+    "lists within a small file": (
+        b"(" + b"]" * 1_000_000 + b"t",
+        "more dicts, lists and tuples than its size explains. The limit for this file is 831",
     ),
     "one string encoded often": (
         text("x" * 10_000)

@@ -25,6 +25,12 @@ def one_tensor_often(times):
     return first + b"h\x00h\x01R" * (times - 1)
 
 
+def untyped(dtype):
+    """A tensor of a dtype that has no storages of its own."""
+    made = tensor(storage(32, "UntypedStorage", module="torch.storage")).replace(b"_v2", b"_v3")
+    return made[:-2] + b"ctorch\n" + dtype + b"\ntR"
+
+
 TABLE = {
     "storage of two parts": (b"(" + text("storage") + b"K\x01tQ", "not described as torch.save"),
     "storage that is none": (text("storage") + b"Q", "not described as torch.save"),
@@ -42,7 +48,15 @@ TABLE = {
     "numel a bool": (storage(8).replace(integer(8), b"\x88"), "has True elements"),
     "one storage, two types": (
         b"]" + tensor(OK) + b"a" + tensor(storage(8, "IntStorage")) + b"a",
-        "in two ways",
+        "two tensors of different dtypes share storage '0'",
+    ),
+    "one untyped storage, two types": (
+        b"]" + b"".join(untyped(dtype) + b"a" for dtype in (b"uint16", b"uint32")),
+        "two tensors of different dtypes share storage '0'",
+    ),
+    "one storage, two lengths": (
+        b"]" + tensor(OK) + b"a" + tensor(storage(7)) + b"a",
+        "storage '0' is described in two ways",
     ),
     "other type of the same bytes": (storage(8, "DoubleStorage"), "but has 32"),
     "complex": (storage(4, "ComplexFloatStorage"), "complex64"),
@@ -59,11 +73,11 @@ TABLE = {
     "33 axes": (tensor(OK, 0, (1,) * 33, (1,) * 33), "at most 32"),
     "sizes and strides": (tensor(OK, 0, (1, 1), (1,)), "2 axes and 1 strides"),
     "repeated number": (tensor(OK, 0, (2**40,), (0,)), "The limit for this file is 671"),
-    "repeated square": (tensor(OK, 0, (1 << 13, 1 << 13), (0, 0)), "16 times its size and 64 MiB"),
+    "repeated square": (tensor(OK, 0, (1 << 13, 1 << 13), (0, 0)), "views that repeat few numbers"),
     "empty and huge": (tensor(OK, 0, (0, 2**60), (1, 1)), "The limit for this file"),
     "one storage many times": (
-        b"](" + one_tensor_often(30_000) + b"e",
-        "each tensor counted as at least 4096",
+        b"](" + one_tensor_often(40_000) + b"e",
+        "more small tensors than its size explains; if they are views, save copies of them",
     ),
     "hooks": (tensor(OK, hooks=NO_HOOKS + b"K\x01Ns"), "backward hooks"),
     "hooks none": (tensor(OK, hooks=b"N"), "backward hooks"),
@@ -87,7 +101,6 @@ TABLE = {
         tensor(OK).replace(b"_v2", b"_v3")[:-2] + b"ctorch\nint32\ntR",
         "dtype int32 is made of a torch.FloatStorage",
     ),
-    "bool of 2": (b"]" + tensor(storage(32, "BoolStorage"), 0, (32,)) + b"a", "neither 0 nor 1"),
 }
 
 
@@ -102,6 +115,13 @@ def test_places_are_short(packed):
     with pytest.warns(UserWarning, match="widens bfloat16 to float32") as caught:
         checkpoint.load(packed(pickled(deep)))
     assert len(str(caught[0].message)) < 400
+
+
+def test_bools_of_other_bytes_are_true(packed):
+    body = b"]" + tensor(storage(32, "BoolStorage"), 0, (32,)) + b"a"
+    (loaded,) = checkpoint.load(packed(pickled(body)))
+    assert loaded.dtype == "bool"
+    np.testing.assert_array_equal(loaded.numpy().view("uint8"), np.frombuffer(EIGHT, "uint8") != 0)
 
 
 def test_other_devices_load_to_the_cpu(packed):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import datetime
 import enum
+import functools
 import re
 import types
 
@@ -54,6 +55,13 @@ def deep(levels):
     return value
 
 
+def nested(key, levels):
+    value = {1}
+    for _ in range(levels):
+        value = {key: value}
+    return value
+
+
 def deep_by_sharing():
     inner = deep(300)
     outer = inner
@@ -99,8 +107,11 @@ TABLE = {
     "bytes key": (lambda: {b"a": 1}, TypeError, "obj has a key of type bytes"),
     "tensor key": (lambda: {ours.numbers(1): 1}, TypeError, "obj has a key of type dragon"),
     "large key": (lambda: {"a": {2**63: 1}}, ValueError, "the key 9223372036854775808 of obj['a']"),
+    "huge key": (lambda: {2**9000: 1}, ValueError, "the key an int of 9001 bits of obj is an int of more"),
+    "long key": (lambda: {"ü\n" * 1000: {1}}, TypeError, r"...] is of type set"),
+    "many long keys": (lambda: nested("x" * 50, 100), TypeError, "... is of type set"),
     "nan key": (lambda: {float("nan"): 1}, ValueError, "the key nan of obj"),
-    "sparse keys": (lambda: {i * 3: 1 for i in range(17000)}, ValueError, "more than 16384"),
+    "sparse keys": (lambda: {i * i: 1 for i in range(17000)}, ValueError, "more than 16384"),
     "itself": (inside_itself, ValueError, "obj['list'][0] contains itself"),
     "deep": (lambda: deep(501), ValueError, "obj is nested more than 500 levels deep"),
     "very deep": (lambda: deep(100_000), ValueError, "obj is nested more than 500 levels deep"),
@@ -117,6 +128,8 @@ def test_refused(name, tmp_path):
     with pytest.raises(error, match=re.escape(words)) as caught:
         checkpoint.save(make(), path)
     assert not isinstance(caught.value, checkpoint.CheckpointError)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isascii()
     assert path.read_bytes() == b"old"
     assert left_behind(tmp_path) == []
 
@@ -128,6 +141,17 @@ def test_refused(name, tmp_path):
 def test_no_path(job, path):
     with pytest.raises(TypeError, match="path must be a str or an os.PathLike"):
         job(path)
+
+
+@pytest.mark.parametrize(
+    "job", [functools.partial(checkpoint.save, {}), checkpoint.load], ids=["save", "load"]
+)
+def test_progress_that_cannot_be_called(job, tmp_path):
+    path = tmp_path / "file.pt"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError, match="progress must be callable or None, but got int"):
+        job(path, progress=3)
+    assert path.read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("change", ["shape", "clear"])

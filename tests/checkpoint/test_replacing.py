@@ -75,6 +75,19 @@ def test_writes_that_write_less(tmp_path, monkeypatch):
     np.testing.assert_array_equal(checkpoint.load(tmp_path / "file.pt")["x"].numpy(), np.arange(100))
 
 
+def test_a_tensor_that_changes_between_checksum_and_write(tmp_path, monkeypatch):
+    array, real = np.zeros(1000), os.pwrite
+
+    def change(fd, data, at):
+        array[...] += 1
+        return real(fd, data, at)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", change)
+        checkpoint.save({"x": array}, tmp_path / "file.pt")
+    assert checkpoint.load(tmp_path / "file.pt")["x"].numpy()[0] > 0
+
+
 def test_all_is_on_the_disk_before_the_name_changes(tmp_path, monkeypatch):
     calls = []
     real_sync, real_replace = os.fsync, os.replace
@@ -111,6 +124,33 @@ def test_permissions_of_the_old_file_are_kept(mode, tmp_path):
     path.chmod(mode)
     checkpoint.save({}, path)
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize(("mode", "created"), [(0o644, 0o600), (0o600, 0o600), (None, 0o644)])
+def test_nobody_else_reads_what_is_unfinished(mode, created, tmp_path, monkeypatch):
+    path = tmp_path / "file.pt"
+    if mode is not None:
+        path.write_bytes(b"")
+        path.chmod(mode)
+    seen, changes = [], []
+    real_open, real_change = os.open, os.fchmod
+
+    def watched_open(file, flags, *arguments):
+        descriptor = real_open(file, flags, *arguments)
+        if flags & os.O_CREAT:
+            seen.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        return descriptor
+
+    monkeypatch.setattr(os, "open", watched_open)
+    monkeypatch.setattr(os, "fchmod", lambda fd, new: (changes.append(new), real_change(fd, new)))
+    old = os.umask(0o022)
+    try:
+        checkpoint.save({}, path)
+    finally:
+        os.umask(old)
+    assert seen == [created]
+    assert changes == ([] if mode in (None, created) else [mode])  # only where there is a difference
+    assert stat.S_IMODE(path.stat().st_mode) == (mode or 0o644)
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
@@ -164,11 +204,86 @@ def test_what_is_no_regular_file(job, tmp_path):
     assert os.listdir(tmp_path) == ["pipe"]
 
 
-@pytest.mark.parametrize("name", ["new/", ""])
+@pytest.mark.parametrize("name", ["new/", "", ".", "..", "new/.", "new/..", "/"])
 def test_no_name_of_a_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(IsADirectoryError, match="this is a folder"):
         checkpoint.save({}, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["missing/file.pt", "missing/../file.pt", "missing/./file.pt"])
+def test_a_folder_that_is_missing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        checkpoint.save({}, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_for_a_folder(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(NotADirectoryError):
+        checkpoint.save({}, tmp_path / "file" / "file.pt")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def open_that_fails(monkeypatch, flag, error):
+    """The system's, which fails where this flag is set; it may do its work before."""
+    real = os.open
+
+    def patched(path, flags, *arguments):
+        if flags & flag:
+            if flag == os.O_CREAT:
+                os.close(real(path, flags, *arguments))
+            raise error
+        return real(path, flags, *arguments)
+
+    monkeypatch.setattr(os, "open", patched)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    synced = []
+    with monkeypatch.context() as patched:
+        open_that_fails(patched, os.O_DIRECTORY, PermissionError(errno.EACCES, "denied"))
+        patched.setattr(os, "fsync", synced.append)
+        checkpoint.save({"x": 1}, tmp_path / "file.pt")
+    assert checkpoint.load(tmp_path / "file.pt") == {"x": 1}
+    assert len(synced) == 1
+
+
+def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):
+    checkpoint.save({"old": 1}, tmp_path / "file.pt")
+    with monkeypatch.context() as patched:
+        open_that_fails(patched, os.O_DIRECTORY, OSError(errno.EMFILE, "too many"))
+        with pytest.raises(OSError, match="too many"):
+            checkpoint.save({"new": 1}, tmp_path / "file.pt")
+    assert checkpoint.load(tmp_path / "file.pt") == {"old": 1}
+    assert os.listdir(tmp_path) == ["file.pt"]
+
+
+def test_the_new_file_is_in_place_when_the_folder_is_not_on_the_disk(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "broken")
+        real(descriptor)
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", sync)
+        with pytest.raises(OSError, match="broken"):
+            checkpoint.save({"new": 1}, tmp_path / "file.pt")
+    assert checkpoint.load(tmp_path / "file.pt") == {"new": 1}
+    assert os.listdir(tmp_path) == ["file.pt"]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_interrupt_when_the_file_has_just_been_made(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        open_that_fails(patched, os.O_CREAT, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save({}, tmp_path / "file.pt")
     assert list(tmp_path.iterdir()) == []
 
 

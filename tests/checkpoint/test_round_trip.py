@@ -14,6 +14,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from dragon_optim import checkpoint
+from dragon_optim._torch_file import limits
 from tests.checkpoint import ours
 from tests.checkpoint.support import described, members, round_trip
 
@@ -129,6 +130,53 @@ def test_deep_and_wide(tmp_path):
             break
     wide = {"deep": deep, **{str(i): i for i in range(5000)}, "ints": {i: -i for i in range(50000)}}
     assert round_trip(wide, tmp_path / "file.pt") == wide
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        range(1, 20_001),
+        range(0, 60_000, 3),
+        [i + i // 3 for i in range(20_000)],
+        range(5_000, 200_000_000, 5_000),
+        range(0, -20_000, -1),
+        range(-(2**62), 2**62, 1 << 48),
+        np.random.default_rng(0).permutation(20_000).tolist(),
+    ],
+    ids=["from 1", "every third", "gaps", "steps", "down", "wide", "shuffled"],
+)
+def test_many_ints_as_keys(keys, tmp_path):
+    value = dict.fromkeys(keys)
+    assert round_trip(value, tmp_path / "file.pt") == value
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_bools_of_other_bytes_are_saved_as_one(layout, tmp_path):
+    array = np.array([[2, 0, 1], [255, 0, 0]], "uint8").view(bool)
+    checkpoint.save([array if layout == "contiguous" else array.T], tmp_path / "file.pt")
+    expected = np.array([[1, 0, 1], [1, 0, 0]], "uint8")
+    expected = expected if layout == "contiguous" else expected.T
+    assert members(tmp_path / "file.pt")["data/0"] == expected.tobytes()
+    np.testing.assert_array_equal(checkpoint.load(tmp_path / "file.pt")[0].numpy().view("uint8"), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [[] for _ in range(5000)],
+        lambda: [{} for _ in range(5000)],
+        lambda: [(None,) for _ in range(5000)],
+        lambda: [collections.OrderedDict() for _ in range(5000)],
+        lambda: [torch.nn.Parameter(ours.numbers(1)) for _ in range(1000)],
+        lambda: [ours.numbers(1, dtype="int8") for _ in range(1000)],
+    ],
+    ids=["lists", "dicts", "tuples", "OrderedDicts", "parameters", "tensors"],
+)
+def test_what_is_saved_is_within_the_limit_of_loading(make, tmp_path, monkeypatch):
+    # Without what every file may take: what is in proportion to its size must do.
+    monkeypatch.setattr(limits, "BASE", 0)
+    value = make()
+    assert len(round_trip(value, tmp_path / "file.pt")) == len(value)
 
 
 def test_paths_of_every_kind(tmp_path):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The example that continues a training of PyTorch."""
 
+import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ pytestmark = needs_examples
 
 FOLDER = EXAMPLES / "from_pytorch"
 FILES = ("checkpoint.pt", "recorded.npz")
+VARIABLE = "DRAGON_OPTIM_TORCH_PYTHON"
 PARAMETERS = ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
@@ -33,7 +36,9 @@ class TestContinueInDragon:
         lines = done.stdout.splitlines()
         assert lines[0].startswith("epochs 6 to 8, with the gradients of PyTorch 2.13.0")
         assert verdicts(done.stdout) == dict.fromkeys(PARAMETERS, "equal")
-        assert lines[-1] == "checkpoint for PyTorch: out/from_pytorch_continued.pt"
+        assert "at most 2 are allowed" in done.stdout
+        assert lines[-2] == "checkpoint for PyTorch: out/from_pytorch_continued.pt"
+        assert lines[-1] == "The training went on in Dragon, and ended with PyTorch's parameters."
 
     def test_writes_a_whole_checkpoint(self, tmp_path):
         output = tmp_path / "sub" / "folder" / "continued.pt"
@@ -51,6 +56,19 @@ class TestContinueInDragon:
         assert [group["lr"] for group in optimizer["param_groups"]] == [3e-3 * 0.9**7, 1e-3 * 0.9**7]
         assert [group["weight_decay"] for group in optimizer["param_groups"]] == [1e-4, 0]
         assert all(group["centered"] for group in optimizer["param_groups"])
+
+    @pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no Python that has torch")
+    def test_pytorch_opens_it(self, tmp_path):
+        assert continue_in_dragon(directory=tmp_path).returncode == 0
+        command = [os.environ[VARIABLE], FOLDER / "record.py", "--check"]
+        output = tmp_path / "out" / "from_pytorch_continued.pt"
+        done = subprocess.run([*command, output], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "epoch 8, the recorded parameters; step counts one step later: [81, 81, 81, 81]" in done.stdout
+
+        done = subprocess.run([*command, FOLDER / "checkpoint.pt"], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "not the recorded parameters; at most 2 units are allowed" in done.stderr
 
     def test_recordings_are_small(self):
         assert sum((FOLDER / name).stat().st_size for name in FILES) < 300_000
@@ -74,6 +92,7 @@ class TestTampered:
         assert done.returncode == 1
         assert complaint in done.stderr
         assert "Traceback" not in done.stderr
+        assert "ended with" not in done.stdout
         assert not (folder / "continued.pt").exists()
         return done.stdout
 
@@ -94,13 +113,13 @@ class TestTampered:
     )
     def test_one_element(self, name, factor, folder):
         self.rewrite(folder, lambda arrays: nudge(arrays[name], factor))
-        output = self.fails(folder, "These are not PyTorch's parameters")
+        output = self.fails(folder, "did not end with PyTorch's parameters")
         expected = "equal" if name.startswith("final/") else "DIFFERENT"
         assert verdicts(output) == {**dict.fromkeys(PARAMETERS, "equal"), "2.bias": expected}
 
     def test_learning_rate(self, folder):
         self.rewrite(folder, lambda arrays: arrays.update(lr_decay=np.array(0.8)))
-        output = self.fails(folder, "These are not PyTorch's parameters")
+        output = self.fails(folder, "did not end with PyTorch's parameters")
         assert verdicts(output) == dict.fromkeys(PARAMETERS, "DIFFERENT")
 
     def test_another_checkpoint(self, folder):

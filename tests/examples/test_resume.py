@@ -41,10 +41,11 @@ def contents(weight):
     history = dict(losses=[1.0, 0.5], accuracies=[0.5, 0.75])
     optimizer = dict(state={{0: dict(step=2)}}, param_groups=[dict(lr=0.1)])
     model = dict(weight=torch.tensor(np.array([0.5, weight])))
-    return dict(epoch=2, model=model, optimizer=optimizer, generator=dict(state=1 << 100), history=history)
+    parts = dict(model=model, optimizer=optimizer, generator=dict(state=1 << 100), history=history)
+    return dict(epoch=2, batches=[0.7, 0.6], **parts)
 
 alone, resumed = contents(1.0), contents(float(sys.argv.pop(1)))
-killed = dict(contents(1.0), epoch=1, history=dict(losses=[1.0], accuracies=[0.5]))
+killed = dict(contents(1.0), epoch=1, batches=[0.7], history=dict(losses=[1.0], accuracies=[0.5]))
 resume.train_three_times = lambda *_: (alone, resumed, killed)
 resume.main()
 """
