@@ -203,7 +203,7 @@ IDS = [
     ),
     Bad("unhashable-ids", put("param_groups 0 params", [[0], [1]]), TypeError, "must be a list of numbers"),
     Bad("ids-of-dicts", put("param_groups 0 params", [{}, {}]), TypeError, "must be a list of numbers"),
-    Bad("ids-of-arrays", put("param_groups 0 params", 2 * [np.arange(2)]), TypeError, "must be a list of num"),
+    Bad("ids-of-arrays", put("param_groups 0 params", 2 * [np.arange(2)]), TypeError, "must be a list of n"),
 ]
 
 NAMES = [
