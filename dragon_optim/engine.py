@@ -6,7 +6,7 @@ The way of a step that was made before is a comparison of the groups with what w
 """
 
 import functools
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from dragon_optim import hyper, parameters, plan
 from dragon_optim._dragon import collective, graphs, library, tape, tensors, workspace
@@ -101,6 +101,16 @@ class Engine:
         """The slots of all groups, each once."""
         return self._groups.slots
 
+    @property
+    def plans(self) -> Sequence[plan.GroupPlan]:
+        """What decides the operators of each group, as of the last `sync`."""
+        return self._groups.plans
+
+    @property
+    def hyper(self) -> graphs.HostArray:
+        """The hyper-parameters, a row for each group."""
+        return self._groups.hyper
+
     def edges(self, summed: bool) -> plan.Edges:
         """What the operators of an update share."""
         return plan.Edges(self.table, self._groups.hyper, summed)
@@ -139,14 +149,7 @@ class Engine:
         """The operator that finds what is wrong with a step; with `absent`, also without a gradient."""
         if not slots:
             return []
-        merged = [each._replace(foreach=True) for each in self._groups.plans]
-        parts = plan.segments(merged, slots)
-        unique: List[plan.Segment] = []
-        seen: Set[int] = set()
-        for part in parts:
-            if not seen.issuperset(slot.index for slot in part.slots):
-                unique.append(part)
-                seen.update(slot.index for slot in part.slots)
+        unique = plan.once(self._groups.plans, slots)
         return [self.edges(summed).check(unique, absent)]
 
     def _update_operators(self, summed: bool, slots: Sequence[Slot]) -> List[Any]:
