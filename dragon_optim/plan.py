@@ -147,9 +147,9 @@ class Edges:
         positions = [position for part in parts for position, _ in part.members]
         return self.operator("DragonOptimCheck", parts, positions=positions, absent=int(absent))
 
-    def update(self, kind: str, part: Segment) -> Any:
-        """Return the operator that updates one segment. A check stands before it."""
-        return self.operator(kind, [part], states=list(part.states), checked=1)
+    def update(self, kind: str, part: Segment, checked: bool = True) -> Any:
+        """Return the operator that updates one segment; with `checked`, a check stands before it."""
+        return self.operator(kind, [part], states=list(part.states), checked=int(checked))
 
 
 def accumulate(table: SlotTable, slots: Sequence[Slot], only_check: bool) -> Any:
