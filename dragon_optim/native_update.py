@@ -2,10 +2,11 @@
 """One update for Dragon's native interface: gradients and variables come in pairs, new ones at any time."""
 
 import collections
+import functools
 from typing import Any, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from dragon_optim import parameters, plan
-from dragon_optim._dragon import collective, graphs, native, workspace
+from dragon_optim._dragon import collective, graphs, native, tensors, workspace
 from dragon_optim._threads import OneAtATime
 from dragon_optim.slots import Slot, SlotTable
 
@@ -58,6 +59,7 @@ class NativeUpdate:
         self.turn = OneAtATime()
         self._kind = kind
         self._weight_decay = weight_decay
+        self._params: Dict[int, Any] = {}  # of the slots, by identity
         self._known: Dict[Any, _Recorded] = {}  # eager updates that come again and again
         self._structures: Set[Any] = set()  # of eager updates whose operators Dragon keeps
         self._recent: Deque[Any] = collections.deque(maxlen=_MAX_GRAPHS)
@@ -80,10 +82,9 @@ class NativeUpdate:
 
     def pairs(self, given: Sequence[Tuple[Any, Any]], eager: bool) -> List[Pair]:
         """Return the pairs that have a gradient; with `eager`, one with data that fits its variable."""
-        for number, (_, variable) in enumerate(given):
-            workspace.check_tensor(variable, self.workspace, f"variable {number}")
-        params = [native.as_parameter(variable) for _, variable in given]
-        parameters.check(params, self.workspace)
+        params = [self._params.get(tensors.identity(variable)) for _, variable in given]
+        if any(param is None for param in params):  # what was updated before needs no second look
+            params = self._checked_params(given)
         decays = [_own_weight_decay(variable, number) for number, (_, variable) in enumerate(given)]
         present = []
         for number, (grad, variable) in enumerate(given):
@@ -92,6 +93,13 @@ class NativeUpdate:
         return [
             Pair(*given[number], self._slot(params[number]), self._row(decays[number])) for number in present
         ]
+
+    def _checked_params(self, given: Sequence[Tuple[Any, Any]]) -> List[Any]:
+        for number, (_, variable) in enumerate(given):
+            workspace.check_tensor(variable, self.workspace, f"variable {number}")
+        params = [native.as_parameter(variable) for _, variable in given]
+        parameters.check(params, self.workspace)
+        return params
 
     def _is_present(self, grad: Any, variable: Any, number: int, eager: bool) -> bool:
         workspace.check_home(grad, self.workspace, f"the gradient of variable {number}")
@@ -108,6 +116,7 @@ class NativeUpdate:
 
     def _slot(self, param: Any) -> Slot:
         slot = self.table.add(param)
+        self._params[tensors.identity(param)] = slot.param
         self.table.trainable.view[slot.index] = 1
         return slot
 
@@ -131,12 +140,13 @@ class NativeUpdate:
                 for row in range(len(self._rows))
             ]
             parts += [(edges, part) for part in plan.segments(plans, [pair.slot for pair in wave])]
-        if len(parts) == 1:  # it can check by itself
+        means = self._means(pairs)
+        if len(parts) == 1 and not means:  # it can check by itself
             edges, part = parts[0]
-            return self._means(pairs) + [edges.update(self._kind, part, checked=False)]
+            return [edges.update(self._kind, part, checked=False)]
         checks = [edges.check([part], absent=False) for edges, part in parts]
         updates = [edges.update(self._kind, part) for edges, part in parts]
-        return checks + self._means(pairs) + updates
+        return checks + means + updates
 
     def _means(self, pairs: Sequence[Pair]) -> List[Any]:
         process_group = collective.group()
@@ -156,12 +166,12 @@ class NativeUpdate:
             key = native.fingerprint(given)
             known = self._known.get(key)
             if known is not None and known.is_computed():
-                known.run()
+                known.run(self)
                 return
             pairs = self.pairs(given, eager=True)
             if self._is_worth_a_graph(key) and len(pairs) == len(given):
-                self._known[key] = _Recorded(self, pairs)
-                self._known[key].run()
+                self._known[key] = _Recorded(pairs)
+                self._known[key].run(self)
             else:
                 operators = self.operators(pairs)
                 native.run_operators(self.workspace, operators, self._is_worth_keeping(pairs))
@@ -187,18 +197,17 @@ class NativeUpdate:
         with self.turn:
             self.guard()
             pairs = self.pairs(_checked_pairs(grads_and_vars), eager=False)
-            return native.Execution(_Recorded(self, pairs).run_computed)
+            return native.Execution(functools.partial(_Recorded(pairs).run_computed, self))
 
 
 class _Recorded:
     """An update of the same pairs again and again: a graph for each set of states that was asked for.
 
-    It holds the gradients and the variables, and so their names.
+    It holds the gradients and the variables, and so their names. It does not hold the `NativeUpdate`, which
+    holds it: such a cycle would keep the states until Python's collector looks for cycles.
     """
 
-    def __init__(self, update: NativeUpdate, pairs: Sequence[Pair]) -> None:
-        # Not for a caller that holds the record weakly: the record of a function keeps its optimizer alive.
-        self._update = update
+    def __init__(self, pairs: Sequence[Pair]) -> None:
         self._pairs = pairs
         self._graphs: Dict[Any, graphs.Graph] = {}
 
@@ -206,21 +215,20 @@ class _Recorded:
         """Whether all gradients have data."""
         return all(native.has_data(pair.grad) for pair in self._pairs)
 
-    def run_computed(self) -> None:
+    def run_computed(self, update: NativeUpdate) -> None:
         """Update the variables, from the gradients that a function has just computed."""
-        with self._update.turn:
-            self._update.guard()
+        with update.turn:
+            update.guard()
             if not self.is_computed():
                 raise RuntimeError(
                     "a gradient in a function was not computed: return from the function the loss that it "
                     "is of, and the gradient too if it is more than what tape.gradient() gave. Nothing was "
                     "changed"
                 )
-            self.run()
+            self.run(update)
 
-    def run(self) -> None:
+    def run(self, update: NativeUpdate) -> None:
         """Update the variables."""
-        update = self._update
         if not self._pairs:
             return
         params = [pair.slot.param for pair in self._pairs]
