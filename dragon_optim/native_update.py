@@ -232,7 +232,9 @@ class _Recorded:
         if not self._pairs:
             return
         params = [pair.slot.param for pair in self._pairs]
-        key = (update.states, tuple(param.dtype for param in params), collective.group() is None)
+        process_group = collective.group()
+        ranks = None if process_group is None else str(process_group.arguments)
+        key = (update.states, tuple(param.dtype for param in params), ranks)
         if key not in self._graphs:
             parameters.check(params, update.workspace)
             self._graphs[key] = graphs.Graph(update.workspace, update.operators(self._pairs))
