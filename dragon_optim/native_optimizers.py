@@ -168,10 +168,17 @@ class RMSprop(dragon.optimizers.Optimizer):
             ``step`` (an int), and the tensors in use: ``square_avg``, ``momentum_buffer``, ``grad_avg``,
             ``master_param``. They are live: the next update writes to them.
         """
-        slot = native_update.find(self._update, variable)
+        slot = self._update.find(variable)
         if slot is None:
             return {}
         return dict(ParameterState(self._update.table, slot, rmsprop.RMSprop.known_states))
+
+    def forget(self, variable: Any) -> None:
+        """Clear the states of a variable and give their memory back; its next update is as the first.
+
+        For a variable that is not trained any more, or whose shape or dtype has changed.
+        """
+        self._update.forget(variable)
 
     def __getattr__(self, name: str) -> Any:
         numbers = self.__dict__.get("_numbers", {})

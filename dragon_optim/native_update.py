@@ -128,6 +128,18 @@ class NativeUpdate:
             self.hyper.view[row, self._weight_decay] = own
         return self._rows[own]
 
+    def find(self, variable: Any) -> Optional[Slot]:
+        """Return the slot of a variable that was updated before."""
+        return self.table.find(native.as_parameter(variable)) if native.is_tensor(variable) else None
+
+    def forget(self, variable: Any) -> None:
+        """Clear the states of a variable."""
+        with self.turn:
+            self.guard()
+            slot = self.find(variable)
+            if slot is not None:
+                self.table.clear(slot)
+
     # From pairs to operators.
 
     def operators(self, pairs: Sequence[Pair]) -> List[Any]:
@@ -234,7 +246,8 @@ class _Recorded:
         params = [pair.slot.param for pair in self._pairs]
         process_group = collective.group()
         ranks = None if process_group is None else str(process_group.arguments)
-        key = (update.states, tuple(param.dtype for param in params), ranks)
+        dtypes = tuple(param.dtype for param in params)
+        key = (update.states, dtypes, ranks, update.table.generation)
         if key not in self._graphs:
             parameters.check(params, update.workspace)
             self._graphs[key] = graphs.Graph(update.workspace, update.operators(self._pairs))
@@ -280,8 +293,3 @@ def _waves(pairs: Sequence[Pair]) -> List[List[Pair]]:
             waves.append([])
         waves[wave].append(pair)
     return waves
-
-
-def find(update: NativeUpdate, variable: Any) -> Optional[Slot]:
-    """Return the slot of a variable that was updated before."""
-    return update.table.find(native.as_parameter(variable)) if native.is_tensor(variable) else None

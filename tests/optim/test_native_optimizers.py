@@ -341,6 +341,93 @@ def test_a_gradient_that_goes_wrong_later(function, wrong):
     assert optimizer.state_of(p)["step"] == 5
 
 
+@pytest.mark.parametrize("held", [None, "square_avg"])
+@pytest.mark.parametrize("function", [False, True])
+def test_a_forgotten_variable_starts_anew(function, held):
+    """Also in another shape and dtype, and where somebody holds a state of it still."""
+    p, optimizer = variable([1.0, 2.0]), RMSprop(lr=0.1)
+    grad = canonical(p, np.float32([1, 2]))
+    step = lambda: optimizer.apply_gradients([(grad, p)])  # noqa: E731
+    step = dragon.function(step) if function else step
+    for _ in range(4):
+        step()
+    tensor = optimizer.state_of(p)[held] if held else None
+    old = values(tensor).tobytes() if held else None
+    natives.feed(p, np.ones(3))
+    canonical(p, np.full(3, 2.0))
+    with pytest.raises(ValueError, match="a state of parameter 0"):
+        step()
+    optimizer.forget(p)
+    assert optimizer.state_of(p) == {}
+    expected, state = np.ones(3), {}
+    for _ in range(4):
+        step()
+        expected, state = exact.step({"lr": 0.1, "alpha": 0.9}, expected, np.full(3, 2.0), state)
+        assert p.numpy().tobytes() == expected.tobytes()
+    assert optimizer.state_of(p)["step"] == 4
+    if held:
+        assert values(tensor).tobytes() == old
+    optimizer.forget(variable([1.0]))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 0), (0,), (2, 3, 4)], ids=str)
+def test_odd_shapes(shape):
+    numbers = np.ones(shape, "float32")
+    p, optimizer = variable(numbers), RMSprop(lr=0.1)
+    grad = np.full(shape, 2.0, "float32")
+    expected, state = numbers, {}
+    for number in range(5):
+        given = (computed if number == 3 else canonical)(p, grad)
+        optimizer.apply_gradients([(given, p)])
+        expected, state = exact.step({"lr": 0.1, "alpha": 0.9}, expected, grad, state)
+        assert p.numpy().shape == expected.shape
+        assert p.numpy().tobytes() == expected.tobytes()
+
+
+def test_the_input_of_a_function_may_be_the_gradient():
+    p, optimizer = variable([1.0, 2.0]), RMSprop(lr=0.1)
+
+    @dragon.function(input_signature=[dragon.Tensor(shape=[2], dtype="float32", symbolic=True)])
+    def step(grad):
+        return optimizer.apply_gradients([(grad, p), (None, p)])
+
+    step(np.float32([1, 2]))
+    expected, state = exact.step({"lr": 0.1, "alpha": 0.9}, np.float32([1, 2]), np.float32([1, 2]), {})
+    assert p.numpy().tobytes() == expected.tobytes()
+    for wrong in (np.ones(3, "float32"), np.ones(2)):
+        with pytest.raises(ValueError, match="gradient of parameter 0"):
+            step(wrong)
+    step(np.float32([-1, 2]))
+    expected, _ = exact.step({"lr": 0.1, "alpha": 0.9}, expected, np.float32([-1, 2]), state)
+    assert p.numpy().tobytes() == expected.tobytes()
+
+
+DEAD = """
+import gc, sys
+import dragon
+from dragon_optim.native_optimizers import RMSprop
+from tests.optim.natives import variable
+home = dragon.Workspace()
+with home.as_default():
+    dead = variable([1.0, 2.0])
+del home
+gc.collect()
+mine = variable([1.0, 2.0])
+try:
+    RMSprop().apply_gradients([(mine, dead) if sys.argv[1] == "variable" else (dead, mine)])
+except RuntimeError as error:
+    print(error)
+assert mine.numpy().tolist() == [1.0, 2.0]
+"""
+
+
+@pytest.mark.parametrize("which", ["variable", "gradient"])
+def test_a_tensor_of_a_dead_workspace(which):
+    child = run_script(DEAD, which)
+    assert child.returncode == 0, child.stderr
+    assert "belongs to a Dragon workspace that is gone" in child.stdout
+
+
 def test_another_workspace_or_thread():
     p, optimizer = variable([1.0]), RMSprop()
     pairs = [(canonical(p, np.ones(1, "float32")), p)]
