@@ -67,11 +67,12 @@ class NativeUpdate:
 
     def put(self, numbers: Sequence[float], states: Tuple[str, ...]) -> None:
         """Take other hyper-parameters from now on, also in functions that were built before."""
-        self.states = states
-        self.hyper.view[:] = numbers
-        for own, row in self._rows.items():
-            if own is not None:
-                self.hyper.view[row, self._weight_decay] = own
+        with self.turn:
+            self.hyper.view[:] = numbers
+            for own, row in self._rows.items():
+                if own is not None:
+                    self.hyper.view[row, self._weight_decay] = own
+            self.states = states
 
     # From what the caller gives to pairs. Raises before anything has changed.
 

@@ -3,15 +3,15 @@
 
 from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Tuple, Union
 
-import numpy
 from dragon.vm import torch
 from dragon.vm.torch.core.optim import optimizer as stock
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim import hooks, hyper, parameters, update_graph
+from dragon_optim import hooks, hyper, parameters
 from dragon_optim.engine import Engine
 from dragon_optim.saving import Savable
 from dragon_optim.state import OptimizerState
+from dragon_optim.update_graph import Exportable
 
 
 class Default(float):
@@ -23,7 +23,7 @@ GRAD_SCALE, _CLIP_NORM, _CLIP_VALUE = Default(1), Default(0), Default(0)
 Params = Iterable[Union[Tensor, Dict[str, Any], Tuple[str, Tensor]]]
 
 
-class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
+class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
     r"""Base class of the optimizers: everything but the update itself.
 
     A subclass names the operator that runs, the hyper-parameters that it reads and the states that it keeps;
@@ -235,7 +235,10 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
             If another workspace is current than the one that the optimizer was made in, if that was cleared,
             or if another rank of the process group failed.
         """
-        self._check_operator("step()")
+        if self.operator_type is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} names no operator: set operator_type, or override step()"
+            )
         loss = None
 
         def evaluate() -> None:
@@ -284,62 +287,6 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
         self._engine.zero_grad(self.param_groups, set_to_none)
         if drop_sums:
             self._engine.end_round()
-
-    def update_graph(self) -> Tuple[Any, Dict[str, numpy.ndarray]]:
-        """Return the update that `step` would run now, as a graph and the values of its tensors.
-
-        The graph is a Dragon ``GraphDef``. It can be printed, stored (``SerializeToString()``), and run in
-        any process that imports this package; what it needs is in the arrays. Run on them, it gives the bits
-        of `step`. Calling this changes nothing. See :doc:`exported_graph`.
-
-        Returns
-        -------
-        graph : GraphDef
-            The check and the updates of all groups. Its ``input`` names every tensor that it reads, its
-            ``output`` those that it writes: parameters, states, step counts.
-        arrays : dict of str to numpy.ndarray
-            Copies of the values, by the names in the graph: ``{parameter}``, ``{parameter}/grad``,
-            ``{parameter}/square_avg`` and the other states, and ``optimizer/hyper``, ``optimizer/mask``,
-            ``optimizer/steps``. A parameter goes by its own name (``param_names``), or else by its place:
-            ``param_groups/0/params/1``. A gradient or a state that does not exist has no array.
-
-        Raises
-        ------
-        ValueError
-            If a hyper-parameter in a group is out of range, or a gradient does not fit its parameter.
-        RuntimeError
-            As `step`.
-        NotImplementedError
-            If the class names no operator.
-
-        Notes
-        -----
-        All parameters are part of the graph, also those without a gradient: their gradient tensor stays
-        empty, and the update leaves them alone until it is fed. In an open round of `sum_grad` the gradients
-        are the sums of that round. In a process group they are those of this rank, not the mean.
-
-        Examples
-        --------
-        >>> from dragon.vm import torch
-        >>> import dragon_optim
-        >>> weight = torch.nn.Parameter(torch.ones(2))
-        >>> graph, arrays = dragon_optim.RMSprop([("weight", weight)], lr=0.1).update_graph()
-        >>> [operator.type for operator in graph.op]
-        ['DragonOptimCheck', 'DragonOptimRMSprop']
-        >>> sorted(arrays)
-        ['optimizer/hyper', 'optimizer/mask', 'optimizer/steps', 'weight']
-        """
-        self._check_operator("update_graph()")
-        known = self.known_states
-        return update_graph.export(
-            self._engine, self.param_groups, self.operator_type or "", known, type(self).__name__
-        )
-
-    def _check_operator(self, what: str) -> None:
-        if self.operator_type is None:
-            raise NotImplementedError(
-                f"{type(self).__name__} names no operator: set operator_type, or override {what}"
-            )
 
     def _fail_step(self, error: BaseException) -> NoReturn:
         """Raise what a step pre-hook raised; in a process group, where the other ranks hear of it."""

@@ -5,7 +5,7 @@ The graph has the operators of a step, with names that mean something outside of
 this process's tensors: their values go beside it, as arrays.
 """
 
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy
 
@@ -19,36 +19,76 @@ HYPER, MASK, STEPS = "optimizer/hyper", "optimizer/mask", "optimizer/steps"
 GRADIENT = "grad"
 
 
-def export(engine: Engine, groups: Sequence[Group], kind: str, states: Sequence[str], name: str) -> Any:
-    """Return the update that the next step would run: the graph, and the values of its tensors.
+class Exportable:
+    """The method by which the update of an optimizer leaves it."""
 
-    Parameters
-    ----------
-    engine : Engine
-        Of the optimizer.
-    groups : list of dict
-        Its parameter groups.
-    kind : str
-        Its update operator.
-    states : sequence of str
-        Every state that it can have.
-    name : str
-        Of the graph.
-    """
-    with engine.turn:
-        engine.guard("update_graph()")
-        engine.sync(groups)
-        edges = _ExportedEdges(engine, _names(groups, engine.plans, states))
-        parameters.check([slot.param for slot in edges.slots], engine.workspace, allow_non_leaf=True)
-        arrays = edges.arrays()
-        operators = list(_operators(edges, engine.plans, kind)) if edges.slots else []
-    written = list(dict.fromkeys(each for operator in operators for each in operator.output))
-    read = [each for operator in operators for each in operator.input]
-    used = dict.fromkeys([*read, *written])
-    # A state out of use (momentum was switched off) is not in the graph.
-    return graphs.definition(name, operators, used, written), {
-        each: array for each, array in arrays.items() if each in used
-    }
+    operator_type: Optional[str]
+    known_states: Tuple[str, ...]
+    param_groups: List[Dict[str, Any]]
+    _engine: Engine
+
+    def update_graph(self) -> Tuple[Any, Dict[str, numpy.ndarray]]:
+        """Return the update that `step` would run now, as a graph and the values of its tensors.
+
+        The graph is a Dragon ``GraphDef``. It can be printed, stored (``SerializeToString()``), and run in
+        any process that imports this package; what it needs is in the arrays. Run on them, it gives the bits
+        of `step`. Calling this changes nothing. See :doc:`exported_graph`.
+
+        Returns
+        -------
+        graph : GraphDef
+            The check and the updates of all groups. Its ``input`` names every tensor that it reads, its
+            ``output`` those that it writes: parameters, states, step counts.
+        arrays : dict of str to numpy.ndarray
+            Copies of the values, by the names in the graph: ``{parameter}``, ``{parameter}/grad``,
+            ``{parameter}/square_avg`` and the other states, and ``optimizer/hyper``, ``optimizer/mask``,
+            ``optimizer/steps``. A parameter goes by its own name (``param_names``), or else by its place:
+            ``param_groups/0/params/1``. A gradient or a state that does not exist has no array.
+
+        Raises
+        ------
+        ValueError
+            If a hyper-parameter in a group is out of range, or a gradient does not fit its parameter.
+        RuntimeError
+            As `step`.
+        NotImplementedError
+            If the class names no operator.
+
+        Notes
+        -----
+        All parameters are part of the graph, also those without a gradient: their gradient tensor stays
+        empty, and the update leaves them alone until it is fed. In an open round of `sum_grad` the gradients
+        are the sums of that round. In a process group they are those of this rank, not the mean.
+
+        Examples
+        --------
+        >>> from dragon.vm import torch
+        >>> import dragon_optim
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> graph, arrays = dragon_optim.RMSprop([("weight", weight)], lr=0.1).update_graph()
+        >>> [operator.type for operator in graph.op]
+        ['DragonOptimCheck', 'DragonOptimRMSprop']
+        >>> sorted(arrays)
+        ['optimizer/hyper', 'optimizer/mask', 'optimizer/steps', 'weight']
+        """
+        if self.operator_type is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} names no operator: set operator_type, or override update_graph()"
+            )
+        engine, groups = self._engine, self.param_groups
+        with engine.turn:
+            engine.guard("update_graph()")
+            engine.sync(groups)
+            edges = _ExportedEdges(engine, _names(groups, engine.plans, self.known_states))
+            parameters.check([slot.param for slot in edges.slots], engine.workspace, allow_non_leaf=True)
+            arrays = edges.arrays()
+            operators = list(_operators(edges, engine.plans, self.operator_type)) if edges.slots else []
+        written = list(dict.fromkeys(each for operator in operators for each in operator.output))
+        read = [each for operator in operators for each in operator.input]
+        used = dict.fromkeys([*read, *written])
+        # A state out of use (momentum was switched off) is not in the graph.
+        kept = {name: array for name, array in arrays.items() if name in used}
+        return graphs.definition(type(self).__name__, operators, used, written), kept
 
 
 def _operators(edges: "_ExportedEdges", plans: Sequence[plan.GroupPlan], kind: str) -> Iterator[Any]:
