@@ -187,7 +187,7 @@ class NativeUpdate:
                 self._known[key].run(self)
             else:
                 operators = self.operators(pairs)
-                native.run_operators(self.workspace, operators, self._is_worth_keeping(pairs))
+                native.run_each(self.workspace, operators, self._is_worth_keeping(pairs))
 
     def _is_worth_a_graph(self, key: Any) -> bool:
         """Whether the same tensors were met before. Dragon never frees a graph, so only few get one."""

@@ -75,7 +75,7 @@ def fingerprint(pairs: Sequence[Tuple[Any, Any]]) -> Any:
     return tuple((id(grad._impl), id(var._impl), getattr(var, "_weight_decay", None)) for grad, var in pairs)
 
 
-def run_operators(workspace: Workspace, operators: Sequence[Any], keep: bool) -> None:
+def run_each(workspace: Workspace, operators: Sequence[Any], keep: bool) -> None:
     """Run operators, one after another.
 
     With `keep` the workspace keeps what it makes of them, for any of the same arguments. That saves much time
