@@ -6,7 +6,7 @@ The way of a step that was made before is a comparison of the groups with what w
 """
 
 import functools
-from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from dragon_optim import differentiable, hyper, parameters, plan
 from dragon_optim._dragon import collective, graphs, library, tape, tensors, versions, workspace
@@ -135,9 +135,14 @@ class Engine:
         """The slots of all groups, each once."""
         return self._groups.slots
 
+    @property
+    def hyper(self) -> graphs.HostArray:
+        """The hyper-parameters, a row for each group."""
+        return self._groups.hyper
+
     def edges(self, summed: bool, given: Optional[Mapping[int, str]] = None) -> plan.Edges:
         """What the operators of an update share."""
-        return plan.Edges(self.table, self._groups.hyper, summed, given or {})
+        return plan.Edges(self.table, self._groups.hyper, summed, given)
 
     def run(self, key: Any, slots: Sequence[Slot], make: Callable[[Sequence[Slot]], List[Any]]) -> None:
         """Run the graph of `key` over some slots.
@@ -186,14 +191,7 @@ class Engine:
         """
         if not slots:
             return []
-        merged = [each._replace(foreach=True) for each in self._groups.plans]
-        parts = plan.segments(merged, slots)
-        unique: List[plan.Segment] = []
-        seen: Set[int] = set()
-        for part in parts:
-            if not seen.issuperset(slot.index for slot in part.slots):
-                unique.append(part)
-                seen.update(slot.index for slot in part.slots)
+        unique = plan.once(self._groups.plans, slots)
         return [self.edges(summed, given).check(unique, absent)]
 
     def _update_operators(self, summed: bool, slots: Sequence[Slot]) -> List[Any]:

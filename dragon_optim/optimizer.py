@@ -11,6 +11,7 @@ from dragon_optim import differentiable, hooks, hyper, parameters
 from dragon_optim.engine import Engine
 from dragon_optim.saving import Savable
 from dragon_optim.state import OptimizerState
+from dragon_optim.update_graph import Exportable
 
 
 class Default(float):
@@ -22,7 +23,7 @@ GRAD_SCALE, _CLIP_NORM, _CLIP_VALUE = Default(1), Default(0), Default(0)
 Params = Iterable[Union[Tensor, Dict[str, Any], Tuple[str, Tensor]]]
 
 
-class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
+class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
     r"""Base class of the optimizers: everything but the update itself.
 
     A subclass names the operator that runs, the hyper-parameters that it reads and the states that it keeps;

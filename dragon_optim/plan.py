@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From parameter groups to operators: which parameters one operator updates, and with which edges."""
 
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from dragon.vm.torch.core.cpp import device as Device
 
@@ -64,13 +64,56 @@ def segments(plans: Sequence[GroupPlan], slots: Iterable[Slot]) -> List[Segment]
     return result
 
 
-class Edges(NamedTuple):
-    """What every operator of an update shares."""
+def once(plans: Sequence[GroupPlan], slots: Iterable[Slot]) -> List[Segment]:
+    """Return segments in which each of these slots stands once: what a check looks at."""
+    unique: List[Segment] = []
+    seen: Set[int] = set()
+    for part in segments([each._replace(foreach=True) for each in plans], slots):
+        if not seen.issuperset(slot.index for slot in part.slots):
+            unique.append(part)
+            seen.update(slot.index for slot in part.slots)
+    return unique
 
-    table: SlotTable
-    hyper: graphs.HostArray
-    summed: bool  # gradients are the sums of this round
-    given: Mapping[int, str] = {}  # gradients that the caller names, by index of the slot
+
+class Edges:
+    """What every operator of an update shares, and the names of its edges.
+
+    Parameters
+    ----------
+    table : SlotTable
+        The states and the step counts.
+    hyper : HostArray
+        The hyper-parameters.
+    summed : bool
+        Whether gradients are the sums of this round.
+    given : mapping of int to str, optional
+        Gradients that the caller names, by index of the slot.
+    """
+
+    def __init__(
+        self,
+        table: SlotTable,
+        hyper: graphs.HostArray,
+        summed: bool,
+        given: Optional[Mapping[int, str]] = None,
+    ) -> None:
+        self.table = table
+        self.hyper = hyper
+        self.summed = summed
+        self.given = given or {}
+
+    @property
+    def mask(self) -> graphs.HostArray:
+        """Which parameters take part."""
+        return self.table.round if self.summed or self.given else self.table.trainable
+
+    def controls(self) -> Tuple[str, str, str]:
+        """The names of the hyper-parameters, the mask and the step counts."""
+        return self.hyper.name, self.mask.name, self.table.steps.name
+
+    def index(self, slot: Slot) -> int:
+        """The place of a parameter in the mask and the step counts."""
+        return slot.index
 
     def source(self, slot: Slot) -> str:
         """The name of the gradient, or of the sum in its place."""
@@ -78,29 +121,33 @@ class Edges(NamedTuple):
             return self.given[slot.index]
         return self.table.sum(slot).id if self.summed else slot.grad_name
 
-    @property
-    def mask(self) -> graphs.HostArray:
-        """Which parameters take part."""
-        return self.table.round if self.summed or self.given else self.table.trainable
+    def target(self, slot: Slot) -> str:
+        """The name of the parameter."""
+        return slot.param.id
+
+    def state(self, slot: Slot, name: str) -> str:
+        """The name of one of its states."""
+        return self.table.state(slot, name).id
 
     def operator(self, kind: str, parts: Sequence[Segment], **arguments: Any) -> Any:
         """Return a check or update operator over some segments: see csrc/segments.h for its edges."""
         members = [member for part in parts for member in part.members]
+        hyper, mask, steps = self.controls()
         outputs: List[str] = []
         for part in parts:
-            outputs += [slot.param.id for slot in part.slots]
+            outputs += [self.target(slot) for slot in part.slots]
             for state in part.states:
-                outputs += [self.table.state(slot, state).id for slot in part.slots]
+                outputs += [self.state(slot, state) for slot in part.slots]
         return graphs.operator(
             kind,
-            [self.hyper.name, self.mask.name] + [self.source(slot) for _, slot in members],
-            [*outputs, self.table.steps.name],
+            [hyper, mask] + [self.source(slot) for _, slot in members],
+            [*outputs, steps],
             members[0][1].param.device,
             groups=[part.group for part in parts],
             sizes=[len(part.members) for part in parts],
             num_states=[len(part.states) for part in parts],
             dtypes=[_DTYPE_CODES[part.dtype] for part in parts],
-            slots=[slot.index for _, slot in members],
+            slots=[self.index(slot) for _, slot in members],
             hyper_size=self.hyper.view.size,
             summed=int(self.summed),
             **arguments,
@@ -111,9 +158,9 @@ class Edges(NamedTuple):
         positions = [position for part in parts for position, _ in part.members]
         return self.operator("DragonOptimCheck", parts, positions=positions, absent=int(absent))
 
-    def update(self, kind: str, part: Segment) -> Any:
-        """Return the operator that updates one segment. A check stands before it."""
-        return self.operator(kind, [part], states=list(part.states), checked=1)
+    def update(self, kind: str, part: Segment, checked: bool = True) -> Any:
+        """Return the operator that updates one segment; with `checked`, a check stands before it."""
+        return self.operator(kind, [part], states=list(part.states), checked=int(checked))
 
 
 def accumulate(table: SlotTable, slots: Sequence[Slot], only_check: bool) -> Any:

@@ -2,7 +2,7 @@
 """Building a graph of operators, running it, and the small tensors that steer it."""
 
 import hashlib
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 import numpy
 from dragon.core.framework import proto_util
@@ -30,6 +30,11 @@ def operator(
     return proto_util.make_operator_def(
         kind, inputs, outputs, device_option=proto_util.get_device_option(device.type, device.index), **kept
     )
+
+
+def definition(name: str, operators: Sequence[Any], inputs: Iterable[str], outputs: Iterable[str]) -> Any:
+    """Return the definition of a graph: Dragon's protobuf message, a copy of these operators in it."""
+    return dragon_pb2.GraphDef(name=name, op=operators, input=inputs, output=outputs)
 
 
 class Graph:

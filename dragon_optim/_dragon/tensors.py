@@ -3,6 +3,7 @@
 
 from typing import Any, List, Sequence
 
+import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon.workspace import Workspace
@@ -37,6 +38,16 @@ def have_data(workspace: Workspace, names: Sequence[str]) -> List[bool]:
     """Whether there is a tensor with data under each name."""
     found: List[Any] = [workspace.get_tensor(name) for name in names]
     return [tensor is not None and tensor.size > 0 for tensor in found]
+
+
+def array(tensor: Tensor) -> numpy.ndarray:
+    """A copy of the values of a tensor that has data."""
+    return numpy.array(tensor._impl.ToNumpy())
+
+
+def array_named(workspace: Workspace, name: str) -> numpy.ndarray:
+    """As `array`, of the tensor of this name."""
+    return numpy.array(workspace.get_tensor(name).ToNumpy())
 
 
 def create(workspace: Workspace, name: str) -> None:

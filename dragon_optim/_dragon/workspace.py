@@ -40,10 +40,15 @@ def _owner_pool(tensor: Tensor) -> Optional[Any]:
 
 def check_tensor(tensor: Tensor, home: Workspace, what: str) -> None:
     """Raise unless `tensor` lives in `home` and has data. Touches its memory only when that is safe."""
+    check_home(tensor, home, what)
+    _check_data(tensor, what)
+
+
+def check_home(tensor: Tensor, home: Workspace, what: str) -> None:
+    """Raise unless `tensor` lives in `home`; it may be empty."""
     owner = _living_owner(tensor, what)
     if (owner is not None and owner is not home) or home.get_tensor(tensor._impl.name) is not tensor._impl:
         raise RuntimeError(f"{what} belongs to another Dragon workspace than the current one: {_REMEDY}.")
-    _check_data(tensor, what)
 
 
 def check_readable(tensor: Tensor, what: str) -> None:

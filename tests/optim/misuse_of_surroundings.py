@@ -18,7 +18,7 @@ from tests.optim.support import backward, parameter, snapshot
 CASES = Table()
 misuse = CASES.case
 
-METHODS = ("step", "sum_grad", "zero_grad")
+METHODS = ("step", "sum_grad", "zero_grad")  # of stock optimizers too
 
 
 # --- workspaces and threads -----------------------------------------------------------------------
@@ -28,7 +28,10 @@ def _add_group(optimizer):
     optimizer.add_param_group({"params": [parameter([1.0])]})
 
 
-CALLS = {**{name: lambda o, name=name: getattr(o, name)() for name in METHODS}, "add_param_group": _add_group}
+CALLS = {
+    **{name: lambda o, name=name: getattr(o, name)() for name in (*METHODS, "update_graph")},
+    "add_param_group": _add_group,
+}
 
 for _name, _call in CALLS.items():
 

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Dragon's native interface: its tensors, its two modes, and what ``dragon.function`` runs."""
+
+import hashlib
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+
+from dragon.core.autograph import context, graph_lib
+from dragon.core.framework import proto_util, types
+from dragon.vm.torch.core.cpp import device as Device
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import graphs
+from dragon_optim._dragon.workspace import Workspace
+
+
+def executing_eagerly() -> bool:
+    """False while ``dragon.function`` builds its graphs, and under ``dragon.graph_mode()``."""
+    return bool(context.executing_eagerly())
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether this is a tensor of Dragon, of the native or of the PyTorch-like interface."""
+    return isinstance(value, (types.TensorBase, Tensor)) and value._impl is not None
+
+
+def as_parameter(variable: Any) -> Tensor:
+    """The variable under the interface of ``dragon.vm.torch``. It keeps the variable alive."""
+    if isinstance(variable, Tensor):
+        return variable
+    kind, index = variable._impl.device
+    parameter = Tensor(device=Device(kind, index), impl=variable._impl)
+    parameter._wrapped_tensor = variable
+    return parameter
+
+
+def name(tensor: Any) -> str:
+    """The name of a tensor in its workspace."""
+    return tensor._impl.name
+
+
+def explicit_weight_decay(variable: Any) -> Optional[float]:
+    """The weight decay that the variable brings along, as Dragon's regularizers set it."""
+    value = getattr(variable, "_weight_decay", None)
+    return None if value is None else float(value)
+
+
+class Kind(NamedTuple):
+    """What a gradient and its variable must share."""
+
+    dtype: str
+    shape: Tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} of shape {self.shape}"
+
+
+def kind(tensor: Any) -> Kind:
+    """The dtype and the shape of the data of a tensor: a symbolic one shows others."""
+    return Kind(tensor._impl.dtype, tuple(tensor._impl.dims))
+
+
+def has_data(tensor: Any) -> bool:
+    """Whether the tensor has a shape and memory."""
+    return bool(tensor._impl.size > 0)
+
+
+def fingerprint(pairs: Sequence[Tuple[Any, Any]]) -> Any:
+    """What tells these pairs of gradient and variable from others, while somebody holds them; or None.
+
+    None where a gradient is missing, or is a tensor of the program's own: its name will be another's when it
+    dies. What ``tape.gradient()`` gives lies in the workspace for ever, under the name of its variable.
+    """
+    if any(grad is None or grad._deleter is not None for grad, _ in pairs):
+        return None
+    return tuple((id(grad._impl), id(var._impl), getattr(var, "_weight_decay", None)) for grad, var in pairs)
+
+
+def run_each(workspace: Workspace, operators: Sequence[Any], keep: bool) -> None:
+    """Run operators, one after another.
+
+    With `keep` the workspace keeps what it makes of them, for any of the same arguments. That saves much time
+    with many tensors, and takes memory for ever.
+    """
+    for operator in operators:
+        if keep:
+            arguments = b"".join(each.SerializeToString(deterministic=True) for each in operator.arg)
+            key = f"{operator.type}/{hashlib.sha256(arguments).hexdigest()}"
+            operator.arg.add().CopyFrom(proto_util.make_argument("cache_key", key))
+        workspace.run_operator(operator)
+
+
+def all_reduce(process_group: Any, names: Sequence[str], device: Device) -> Any:
+    """Return the operator that takes the mean of each tensor over the ranks, in place."""
+    return graphs.operator(
+        "Collective",
+        names,
+        names,
+        device,
+        operation="ALLREDUCE",
+        reduction="MEAN",
+        root=0,
+        **process_group.arguments,
+    )
+
+
+class Execution(graph_lib.GraphExec):
+    """What a function under ``dragon.function`` returns to have `run` called after its graph, each time."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        # Not the constructor of the base: it wants a graph that is there already.
+        self._run = run
+
+    def run(self) -> None:
+        """Run it."""
+        self._run()
