@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The base class: groups, state, and the life of a step."""
 
+import weakref
 from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Tuple, Union
 
 from dragon.vm import torch
@@ -121,6 +122,7 @@ class Optimizer(hooks.Hooked, Savable, stock.Optimizer):
     def _start(self) -> None:
         """Make what belongs to this very object and is never copied."""
         self._engine = Engine(self.operator_type or "", self.hyper_fields, self.state_names)
+        self._engine.optimizer = weakref.ref(self)
         self._state = OptimizerState(self._engine.table, self.known_states)
         self._hooks = self.__dict__.get("_hooks") or hooks.HookTables()
         hooks.hook_step(type(self))

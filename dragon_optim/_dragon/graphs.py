@@ -2,7 +2,7 @@
 """Building a graph of operators, running it, and the small tensors that steer it."""
 
 import hashlib
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import numpy
 from dragon.core.framework import proto_util
@@ -14,6 +14,7 @@ from dragon_optim._dragon import names
 from dragon_optim._dragon.workspace import Workspace
 
 _KNOWN = "_dragon_optim_graphs"  # attribute of a workspace: digest of the operators -> name of their graph
+_DEFINITIONS = "_dragon_optim_definitions"  # the same: name of a graph -> its definition, serialized
 
 
 def operator(
@@ -51,12 +52,20 @@ class Graph:
             for number, each in enumerate(definition.op):
                 each.name = f"{definition.name}/{number}"
             known[digest] = workspace.create_graph(definition)
+            definitions = workspace.__dict__.setdefault(_DEFINITIONS, {})
+            definitions[known[digest]] = definition.SerializeToString()
         self._workspace = workspace
         self._name = known[digest]
 
     def run(self) -> None:
         """Run it. An operator that throws becomes a Python exception."""
         self._workspace.run_graph(self._name)
+
+
+def definition(workspace: Workspace, name: str) -> Optional[Any]:
+    """Return the definition of a graph that `Graph` made."""
+    serialized = workspace.__dict__.get(_DEFINITIONS, {}).get(name)
+    return None if serialized is None else dragon_pb2.GraphDef.FromString(serialized)
 
 
 class HostArray:

@@ -27,6 +27,8 @@ from dragon.vm.torch.core.tensor import Tensor
 from dragon_optim._dragon import hooks, tape
 from dragon_optim._dragon.workspace import Workspace
 
+PRIVATE = "DragonOptim/Capture/"  # of the names that captured functions use, and nobody else
+DRAGON_POOL = "_dragon_optim_true_pool"  # attribute: a workspace's own pool, while another is in its place
 _PREFIX = "optim_"  # with its number short enough for a C++ string that allocates nothing
 _POOL = "_dragon_optim_tensor_pool"
 _RETIRED_NAMES = 16384
@@ -94,6 +96,16 @@ def tensor_pool(workspace: Workspace) -> TensorPool:
     if pool is None:
         pool = workspace.__dict__[_POOL] = TensorPool(workspace)
     return pool
+
+
+def dragon_pool(workspace: Workspace) -> Any:
+    """The pool that Dragon made for a workspace."""
+    return workspace.__dict__.get(DRAGON_POOL, workspace._handle_pool)
+
+
+def use_again(workspace: Workspace, name: str) -> None:
+    """Give a private name back. Nobody looks for a gradient under it, so it need not be retired."""
+    _release(dragon_pool(workspace), name)
 
 
 class _RetiredNames:

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One graph from what a `Recorder` has seen: made, compared with others, fed and run."""
+
+import hashlib
+import weakref
+from typing import Any, Dict, List, Sequence
+
+import numpy
+from dragon.core.framework import proto_util
+from dragon.core.proto import dragon_pb2
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import graphs, names
+from dragon_optim._dragon.recording import PREFIX, Recorder
+from dragon_optim._dragon.workspace import Workspace
+
+
+def own_copy(home: Workspace, tensor: Tensor) -> Tensor:
+    """Return a copy in memory that a graph may use as its input."""
+    copy = names.tensor_pool(home).new(tensor._device)
+    overwrite(copy, tensor)
+    return copy
+
+
+def overwrite(target: Tensor, source: Tensor) -> None:
+    """Give a tensor the shape, the dtype and the values of another one."""
+    option = source._device.to_proto()
+    target._impl.CopyFrom(source._impl, option, option)
+
+
+def copy_for_user(home: Workspace, tensor: Tensor) -> Tensor:
+    """Return a copy that is like any tensor that Dragon makes, without a tape."""
+    copy = Tensor(
+        device=tensor._device.copy(), impl=home.create_tensor(scope="Variable"), deleter=home._handle_pool
+    )
+    overwrite(copy, tensor)
+    return copy
+
+
+def add_outputs(recorder: Recorder, tensors: Sequence[Tensor]) -> List[Tensor]:
+    """Let the graph copy its results to tensors that no other operator of it touches."""
+    home, outputs = recorder.workspace, []
+    for tensor in tensors:
+        output = names.tensor_pool(home).new(tensor._device)
+        recorder.note_read([tensor])
+        recorder.record(graphs.operator("Identity", [tensor.id], [output.id], tensor._device))
+        outputs.append(output)
+    return outputs
+
+
+def digest(recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor]) -> bytes:
+    """A number for what was recorded: equal where two recordings do the same, whatever their tensors are called.
+
+    What was there before the recording counts by name, constants by content, all else by its place.
+    """
+    places: Dict[str, str] = {"": ""}
+    for kind, tensors in (("feed", feeds), ("output", outputs)):
+        for number, tensor in enumerate(tensors):
+            places[tensor.id] = f"\0{kind}/{number}"
+            places[tensor.id + "_grad"] = f"\0{kind}/{number}_grad"
+    for name, array in recorder.constants.items():
+        places[name] = f"\0constant/{array.view.dtype}/{array.view.shape}/{array.view.tobytes().hex()}"
+
+    def place(name: str) -> str:
+        if name.startswith(PREFIX):
+            return places.setdefault(name, f"\0{len(places)}")
+        return places.get(name, name)
+
+    result = hashlib.sha256()
+    for recorded in recorder.operators:
+        operator = dragon_pb2.OperatorDef()
+        operator.CopyFrom(recorded.definition)
+        operator.name = place(operator.name)
+        for edges in (operator.input, operator.output):
+            edges[:] = [place(name) for name in edges]
+        for argument in operator.arg:
+            if argument.name == "name":  # of the forward operator
+                argument.s = place(argument.s.decode()).encode()
+        for part in (operator.SerializeToString(deterministic=True), repr(recorded.feeds).encode()):
+            result.update(len(part).to_bytes(8, "little") + part)
+    return result.digest()
+
+
+class Replay:
+    """A graph that does what was recorded.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        What was recorded; closed.
+    feeds, outputs : list of Tensor
+        Where it reads the function's arguments from, and writes its results to.
+    level : int
+        Dragon's optimization of graphs: 1, 2 or 3.
+    """
+
+    def __init__(
+        self, recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor], level: int
+    ) -> None:
+        self._workspace = recorder.workspace
+        self.feeds, self.outputs = list(feeds), list(outputs)
+        self.read = list(recorder.read.values())  # with the feeds, which are nobody else's
+        self._constants = list(recorder.constants.values())
+        definition = dragon_pb2.GraphDef(name=names.unique_name(self._workspace, "Capture"))
+        definition.op.extend(each.definition for each in recorder.operators)
+        definition.arg.extend(
+            [proto_util.make_argument("optimization", level), proto_util.make_argument("phase", "TRAIN")]
+        )
+        if level >= 3:  # the gradients that must keep their names
+            kept = set(recorder.sources)
+            for each in definition.op:
+                if "Gradient" not in each.type:
+                    kept.update(name[: -len("_grad")] for name in each.input if name.endswith("_grad"))
+            definition.arg.append(proto_util.make_argument("grad_sources", sorted(kept)))
+        self._name = self._workspace.create_graph(definition)
+        self._finalizer = weakref.finalize(self, recorder.held.give_back)
+        self._finalizer.atexit = False
+
+    def run(self, inputs: Sequence[Tensor]) -> None:
+        """Feed the arguments and run the graph."""
+        for feed, tensor in zip(self.feeds, inputs):
+            overwrite(feed, tensor)
+        self._workspace.run_graph(self._name)
+
+
+def feed_stock(optimizer: Any, group: Dict[str, Any]) -> None:
+    """Write the hyper-parameters of one of Dragon's own optimizers where its operator reads them."""
+    for key, (_, tensors) in optimizer._hyper.items():
+        tensors[group["name"]].FromNumpy(numpy.array(group[key], "float32"), True)
+
+
+def state_of_read(tensors: Sequence[Tensor]) -> List[Any]:
+    """What must be as it was when a function was recorded, of the tensors that it reads."""
+    return [(tensor._requires_grad, tensor._impl.dtype) for tensor in tensors]
+
