@@ -3,7 +3,7 @@
 
 import hashlib
 import weakref
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Set
 
 import numpy
 from dragon.core.framework import proto_util
@@ -46,6 +46,27 @@ def add_outputs(recorder: Recorder, tensors: Sequence[Tensor]) -> List[Tensor]:
         recorder.record(graphs.operator("Identity", [tensor.id], [output.id], tensor._device))
         outputs.append(output)
     return outputs
+
+
+def protect(recorder: Recorder) -> None:
+    """Keep Dragon from computing in place where that would overwrite what lives on after the graph.
+
+    It does so from level 2 on, where a tensor that the graph writes is read by one operator: then another one
+    reads it, too. Our own operators never write to their inputs.
+    """
+    written: Set[str] = set()
+    readers: Dict[str, List[Any]] = {}
+    for definition, _ in recorder.operators:
+        written.update(definition.output)
+        for name in definition.input:
+            readers.setdefault(name, []).append(definition)
+    for name, each in readers.items():
+        lives_on = name in written and name and not name.startswith(PREFIX)
+        if lives_on and len(each) == 1 and not each[0].type.startswith("DragonOptim"):
+            option = each[0].device_option
+            shape = proto_util.make_operator_def("Shape", [name], [recorder.held.create("Shape")])
+            shape.device_option.CopyFrom(option)
+            recorder.record(shape)
 
 
 def digest(recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor]) -> bytes:
