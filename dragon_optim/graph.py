@@ -260,7 +260,7 @@ class CapturedFunction:
             returned = [replay.copy_for_user(self._workspace, each) for each in result.tensors]
             observer.finish()
             outputs = replay.add_outputs(recorder, result.tensors)
-            replay.protect(recorder)
+            replay.protect(recorder, self._level)
             result.tensors.clear()
             self._eager_reason = recorder.eager_reason or _kept_tensors(recorder)
             reason = self._eager_reason or self._reason_now()

@@ -48,24 +48,37 @@ def add_outputs(recorder: Recorder, tensors: Sequence[Tensor]) -> List[Tensor]:
     return outputs
 
 
-def protect(recorder: Recorder) -> None:
-    """Keep Dragon from computing in place where that would overwrite what lives on after the graph.
+def protect(recorder: Recorder, level: int) -> None:
+    """Keep Dragon from computing in place where that would touch what lives on after the graph.
 
-    It does so from level 2 on, where a tensor that the graph writes is read by one operator: then another one
-    reads it, too. Our own operators never write to their inputs.
+    From level 2 on, an operator may write to the memory of an input that the graph has made and nobody else
+    reads. That must neither be a tensor that lives on (a gradient of a leaf, a parameter), nor may one live on in
+    such memory, which the next replay writes to. Another reader prevents it. Our own operators never do it.
     """
-    written: Set[str] = set()
+    if level < 2:
+        return
+    leaf_gradients = {source + "_grad" for source in recorder.sources}
+    made: Set[str] = set()  # by the graph
+    passing: Set[str] = set()  # what leads from one gradient to the next
+    lasting: Set[str] = set()
     readers: Dict[str, List[Any]] = {}
     for definition, _ in recorder.operators:
-        written.update(definition.output)
+        for name in filter(None, definition.output):
+            made.add(name)
+            if "Gradient" in definition.type and name not in leaf_gradients:
+                passing.add(name)
+            elif not name.startswith(PREFIX):
+                lasting.add(name)
         for name in definition.input:
             readers.setdefault(name, []).append(definition)
-    for name, each in readers.items():
-        lives_on = name in written and name and not name.startswith(PREFIX)
-        if lives_on and len(each) == 1 and not each[0].type.startswith("DragonOptim"):
-            option = each[0].device_option
+    for name, (definition, *others) in readers.items():
+        if others or name not in made or definition.type.startswith("DragonOptim"):
+            continue
+        if name in passing and level >= 3:  # it gets another name, which is not among those to compute in place
+            continue
+        if name in lasting or not lasting.isdisjoint(definition.output):
             shape = proto_util.make_operator_def("Shape", [name], [recorder.held.create("Shape")])
-            shape.device_option.CopyFrom(option)
+            shape.device_option.CopyFrom(definition.device_option)
             recorder.record(shape)
 
 
