@@ -26,9 +26,7 @@ _MAX_SITUATIONS = 8  # of optimizers, remembered for one signature
 recording.refuse_also(Optimizer, "__init__", "add_param_group", "state_dict", "load_state_dict")
 
 
-def capture(
-    fn: Optional[Callable[..., Any]] = None, *, optimization: int = 2, max_graphs: int = 16
-) -> Any:
+def capture(fn: Optional[Callable[..., Any]] = None, *, optimization: int = 2, max_graphs: int = 16) -> Any:
     """Turn a training step into one Dragon graph.
 
     The first call runs `fn` as it stands, and records what Dragon computes: forward, ``backward()``, clipping,
@@ -194,7 +192,11 @@ class CapturedFunction:
     def _check_arguments(self, args: Sequence[Any], kwargs: Dict[str, Any]) -> List[Tensor]:
         inputs = [*args, *(kwargs[key] for key in sorted(kwargs))]
         for place, each in enumerate(inputs):
-            what = f"argument {place}" if place < len(args) else f"argument {sorted(kwargs)[place - len(args)]!r}"
+            what = (
+                f"argument {place}"
+                if place < len(args)
+                else f"argument {sorted(kwargs)[place - len(args)]!r}"
+            )
             if not isinstance(each, Tensor):
                 raise TypeError(
                     f"{what} of {self._name} is {type_name(each)}, not a Dragon tensor: a replay could not follow "
@@ -239,9 +241,7 @@ class CapturedFunction:
             finally:
                 variant.catch_up(self._workspace)
         self.replays += 1
-        return variant.result.rebuild(
-            [replay.copy_for_user(self._workspace, each) for each in graph.outputs]
-        )
+        return variant.result.rebuild([replay.copy_for_user(self._workspace, each) for each in graph.outputs])
 
     def _record(self, signature: Any, inputs: Sequence[Tensor], names: Sequence[str]) -> Any:
         if len(self._graphs) >= self._max_graphs:
@@ -431,7 +431,9 @@ class _Variant:
         self.engines = [each.engine for each in self._optimizers]
         self._events = recorder.events
         self._modules = list(recorder.modules.values())
-        self._stock = [(optimizer, summing, optimizer._sums_grad) for optimizer, summing in recorder.stock.values()]
+        self._stock = [
+            (optimizer, summing, optimizer._sums_grad) for optimizer, summing in recorder.stock.values()
+        ]
         self._read = replay.state_of_read(graph.read)
 
     def fits(self) -> bool:

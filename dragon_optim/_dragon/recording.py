@@ -50,6 +50,12 @@ class HeldNames(Workspace.HandlePool):
         self._alive.add(name)
         return name
 
+    def create_ours(self, key: str) -> str:
+        """Make a name that no Python object holds."""
+        name = self.create(key)
+        self.release(name)
+        return name
+
     def release(self, handle: str) -> None:
         """The tensor or operator of this name is gone."""
         if handle in self._alive:
@@ -146,8 +152,12 @@ class Recorder:
         try:
             self._put(workspace, names.DRAGON_POOL, workspace._handle_pool)
             self._put(workspace, "_handle_pool", self.held)
-            self._put(workspace, "run_operator", functools.partial(self._run_operator, workspace.run_operator))
-            self._put(workspace, "run_backward", functools.partial(self._run_backward, workspace.run_backward))
+            self._put(
+                workspace, "run_operator", functools.partial(self._run_operator, workspace.run_operator)
+            )
+            self._put(
+                workspace, "run_backward", functools.partial(self._run_backward, workspace.run_backward)
+            )
             self._put(workspace, "run_graph", functools.partial(self._run_graph, workspace.run_graph))
             self._wrap(Function, "forward", self._forward, static=True)
             self._wrap(Module, "__call__", self._call_module)
@@ -265,7 +275,7 @@ class Recorder:
         if definition.name:
             self._names.add(definition.name)
         else:
-            definition.name = self.held.create("Op")
+            definition.name = self.held.create_ours("Op")
             for key, array in self._feeds:
                 self.workspace.create_tensor(f"{definition.name}/{key}").FromNumpy(array, True)
         for key, array in self._feeds:
@@ -312,7 +322,7 @@ class Recorder:
     def _spliced(self, definition: Any) -> Any:
         copy = dragon_pb2.OperatorDef()
         copy.CopyFrom(definition)
-        copy.name = self.held.create("Op")
+        copy.name = self.held.create_ours("Op")
         for place, name in enumerate(copy.input):
             array = self.observer.flag(name)
             if array is not None:
@@ -333,8 +343,14 @@ class Recorder:
         self._feeds = ()
         self.record(
             graphs.operator(
-                "Fill", [], [array.name], Device("cpu"), dtype=str(array.view.dtype), value=0.0,
-                ndim=array.view.ndim, dims=list(array.view.shape),
+                "Fill",
+                [],
+                [array.name],
+                Device("cpu"),
+                dtype=str(array.view.dtype),
+                value=0.0,
+                ndim=array.view.ndim,
+                dims=list(array.view.shape),
             )
         )
 

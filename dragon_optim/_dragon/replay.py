@@ -74,10 +74,12 @@ def protect(recorder: Recorder, level: int) -> None:
     for name, (definition, *others) in readers.items():
         if others or name not in made or definition.type.startswith("DragonOptim"):
             continue
-        if name in passing and level >= 3:  # it gets another name, which is not among those to compute in place
+        if (
+            name in passing and level >= 3
+        ):  # it gets another name, which is not among those to compute in place
             continue
         if name in lasting or not lasting.isdisjoint(definition.output):
-            shape = proto_util.make_operator_def("Shape", [name], [recorder.held.create("Shape")])
+            shape = proto_util.make_operator_def("Shape", [name], [recorder.held.create_ours("Shape")])
             shape.device_option.CopyFrom(definition.device_option)
             recorder.record(shape)
 
@@ -166,4 +168,3 @@ def feed_stock(optimizer: Any, group: Dict[str, Any]) -> None:
 def state_of_read(tensors: Sequence[Tensor]) -> List[Any]:
     """What must be as it was when a function was recorded, of the tensors that it reads."""
     return [(tensor._requires_grad, tensor._impl.dtype) for tensor in tensors]
-

@@ -103,7 +103,9 @@ def same(one, other, exact=True):
     elif one is None or other is None:
         assert one is other
     else:
-        one, other = (np.asarray(values(each) if isinstance(each, torch.Tensor) else each) for each in (one, other))
+        one, other = (
+            np.asarray(values(each) if isinstance(each, torch.Tensor) else each) for each in (one, other)
+        )
         if exact:
             np.testing.assert_array_equal(one, other)
         else:

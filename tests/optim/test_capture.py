@@ -321,7 +321,9 @@ def test_two_optimizers_that_freeze_each_other():
             for param in judge_in.parameters():
                 param._impl.FromNumpy(np.full(tuple(param.shape), 0.1), True)
             first = dragon_optim.RMSprop(maker.parameters(), lr=0.01)
-            second = dragon_optim.RMSprop([*judge.parameters(), *judge_in.parameters()], lr=0.02, momentum=0.5)
+            second = dragon_optim.RMSprop(
+                [*judge.parameters(), *judge_in.parameters()], lr=0.02, momentum=0.5
+            )
 
             def step(x, y, maker=maker, judge=judge, judge_in=judge_in, first=first, second=second):
                 made = maker(x)
