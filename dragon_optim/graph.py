@@ -12,13 +12,13 @@ from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hooks
 from dragon_optim._dragon import collective, graphs, recording, replay, tape, workspace
-from dragon_optim._dragon.recording import NotCapturable
+from dragon_optim._dragon.recording import NotCapturableError
 from dragon_optim._threads import OneAtATime
 from dragon_optim.engine import Engine
 from dragon_optim.optimizer import Optimizer
 from dragon_optim.parameters import type_name
 
-__all__ = ["CapturedFunction", "NotCapturable", "capture"]
+__all__ = ["CapturedFunction", "NotCapturableError", "capture"]
 
 _MAX_SIGNATURES = 1024  # of arguments, remembered for one function
 _MAX_SITUATIONS = 8  # of optimizers, remembered for one signature
@@ -26,24 +26,25 @@ _MAX_SITUATIONS = 8  # of optimizers, remembered for one signature
 recording.refuse_also(Optimizer, "__init__", "add_param_group", "state_dict", "load_state_dict")
 
 
-def capture(fn: Optional[Callable[..., Any]] = None, *, optimization: int = 2, max_graphs: int = 16) -> Any:
+def capture(fn: Optional[Callable[..., Any]] = None, *, optimization: int = 1, max_graphs: int = 16) -> Any:
     """Turn a training step into one Dragon graph.
 
-    The first call runs `fn` as it stands, and records what Dragon computes: forward, ``backward()``, clipping,
-    ``zero_grad()``, ``sum_grad()``, ``step()``. Later calls copy the arguments into the graph and run it, without any
-    of the Python code of `fn`. Learning rates and all other hyper-parameters are read from ``param_groups`` at each
-    call.
+    The first call runs `fn` as it stands, and records what Dragon computes: forward, ``backward()``,
+    clipping, ``zero_grad()``, ``sum_grad()``, ``step()``. Later calls copy the arguments into the graph and
+    run it, without any of the Python code of `fn`. Learning rates and all other hyper-parameters are read
+    from ``param_groups`` at each call.
 
     Parameters
     ----------
     fn : callable
         Takes tensors; returns None, a tensor, or a tuple, list or dict of tensors. Left out where
         ``capture(...)`` is used as a decorator with options.
-    optimization : int, optional, default=2
-        How far Dragon optimizes the graph: 1, 2 (operators in place) or 3 (gradients share memory too).
+    optimization : int, optional, default=1
+        How far Dragon optimizes the graph: 1 (not at all), 2 (operators in place) or 3 (gradients share memory,
+        too). 2 and 3 need less memory and are as fast; the results are the same.
     max_graphs : int, optional, default=16
-        How many graphs are made at most; Dragon never frees one. Calls that would need another run eagerly, and
-        a warning says so once.
+        How many graphs are made at most; Dragon never frees one. Calls that would need another run eagerly,
+        and a warning says so once.
 
     Returns
     -------
@@ -86,13 +87,14 @@ def capture(fn: Optional[Callable[..., Any]] = None, *, optimization: int = 2, m
 class CapturedFunction:
     """What `capture` returns: a training step that is recorded once and then run as a graph.
 
-    A call records `fn` anew, running it eagerly, when something has changed that decides what is computed: the
-    number, shape or dtype of the arguments, a parameter that was added, ``requires_grad``, ``model.train()`` and
-    ``eval()``, states that were cleared or loaded. If the same operators come out, the graph that exists is used.
+    A call records `fn` anew, running it eagerly, when something has changed that decides what is computed:
+    the number, shape or dtype of the arguments, a parameter that was added, ``requires_grad``,
+    ``model.train()`` and ``eval()``, states that were cleared or loaded. If the same operators come out, the
+    graph that exists is used.
 
-    It runs `fn` eagerly, and warns once, where a replay would leave something out: in a process group, with step
-    hooks, when `fn` changes hyper-parameters or keeps a tensor for the next call, with Dragon's own Adam, and
-    beyond `max_graphs` graphs.
+    It runs `fn` eagerly, and warns once, where a replay would leave something out: in a process group, with
+    step hooks, when `fn` changes hyper-parameters or keeps a tensor for the next call, with Dragon's own
+    Adam, and beyond `max_graphs` graphs.
 
     Attributes
     ----------
@@ -107,7 +109,7 @@ class CapturedFunction:
         If an argument is not a Dragon tensor, or `fn` returns something else than tensors.
     ValueError
         If an argument requires a gradient; and what the optimizers raise.
-    NotCapturable
+    NotCapturableError
         A RuntimeError: if `fn` reads the value of a tensor, makes one from numpy data, or does something else
         that a graph cannot repeat.
     RuntimeError
@@ -130,7 +132,7 @@ class CapturedFunction:
         self._workspace = workspace.current()
         self._alive = graphs.HostArray(self._workspace, 1, "int64")  # until the workspace is cleared
         self._turn = OneAtATime()
-        self._variants: "OrderedDict[Any, List[_Variant]]" = OrderedDict()  # by signature, the latest last
+        self._variants: OrderedDict[Any, List[_Variant]] = OrderedDict()  # by signature, the latest last
         self._graphs: Dict[bytes, replay.Replay] = {}
         self._optimizers: Dict[int, Tuple[Engine, Any]] = {}  # all that took part so far
         self._eager_reason: Optional[str] = None  # why it is never captured
@@ -173,20 +175,21 @@ class CapturedFunction:
     def _guard(self) -> None:
         if workspace.current() is not self._workspace:
             raise RuntimeError(
-                f"{self._name} was called under another Dragon workspace than the one it was made in (each thread "
-                "has its own, and reset_workspace() makes a new one): call it inside "
+                f"{self._name} was called under another Dragon workspace than the one it was made in (each "
+                "thread has its own, and reset_workspace() makes a new one): call it inside "
                 "`with workspace.as_default():` of that workspace, or capture it anew."
             )
-        if recording.active(self._workspace) is not None:
-            raise recording.active(self._workspace).refuse(  # type: ignore[union-attr]
-                f"{self._name} was called inside another captured function: call the function itself there, which "
-                "is its attribute __wrapped__."
+        recorder = recording.active(self._workspace)
+        if recorder is not None:
+            raise recorder.refuse(
+                f"{self._name} was called inside another captured function: call the function itself there, "
+                "which is its attribute __wrapped__."
             )
         tape.check_not_traced(self._name)
         if not self._alive.is_alive:
             raise RuntimeError(
-                f"the Dragon workspace of {self._name} was cleared, and its graphs with it: make the model and "
-                "the optimizer anew, and capture it anew."
+                f"the Dragon workspace of {self._name} was cleared, and its graphs with it: make the model "
+                "and the optimizer anew, and capture it anew."
             )
 
     def _check_arguments(self, args: Sequence[Any], kwargs: Dict[str, Any]) -> List[Tensor]:
@@ -199,8 +202,9 @@ class CapturedFunction:
             )
             if not isinstance(each, Tensor):
                 raise TypeError(
-                    f"{what} of {self._name} is {type_name(each)}, not a Dragon tensor: a replay could not follow "
-                    "it. Fix its value by functools.partial before you capture, or pass torch.tensor(...)."
+                    f"{what} of {self._name} is {type_name(each)}, not a Dragon tensor: a replay could not "
+                    "follow it. Fix its value by functools.partial before you capture, or pass a "
+                    "torch.tensor(...)."
                 )
             workspace.check_tensor(each, self._workspace, f"{what} of {self._name}")
             if each.requires_grad:
@@ -308,8 +312,8 @@ def _kept_tensors(recorder: recording.Recorder) -> Optional[str]:
     if not recorder.held.kept_tensors():
         return None
     return (
-        "it keeps a tensor after it has returned (in a list, an attribute or a closure), where a replay would "
-        "not put a new one; return the tensor instead, or update one that was made before by copy_()"
+        "it keeps a tensor after it has returned (in a list, an attribute or a closure), where a replay "
+        "would not put a new one; return the tensor instead, or update one that was made before by copy_()"
     )
 
 
@@ -345,8 +349,8 @@ class _Result:
 
 
 _WRONG_RESULT = (
-    "{} returned {}; it may return None, a tensor, or a tuple, list or dict of tensors, since a replay knows no "
-    "other values"
+    "{} returned {}; it may return None, a tensor, or a tuple, list or dict of tensors, since a replay knows "
+    "no other values"
 )
 
 
@@ -430,7 +434,8 @@ class _Variant:
         self._optimizers = list(observer.seen.values())
         self.engines = [each.engine for each in self._optimizers]
         self._events = recorder.events
-        self._modules = list(recorder.modules.values())
+        self._modules = [module for module, _ in recorder.modules.values()]
+        self._training = [training for _, training in recorder.modules.values()]
         self._stock = [
             (optimizer, summing, optimizer._sums_grad) for optimizer, summing in recorder.stock.values()
         ]
@@ -440,7 +445,7 @@ class _Variant:
         """Whether nothing has changed that decides what the function computes."""
         return (
             all(each.fits() for each in self._optimizers)
-            and all(module.training == training for module, training in self._modules)
+            and [module.training for module in self._modules] == self._training
             and all(optimizer._sums_grad == before for optimizer, before, _ in self._stock)
             and replay.state_of_read(self.graph.read) == self._read
         )
@@ -452,7 +457,8 @@ class _Variant:
                 tape.mark(home, subject)
             else:
                 subject.catch_up(summed=True)
-        for engine in self.engines:
-            engine.catch_up(summed=False)
+        for each in self._optimizers:
+            if each.sums or each.engine.round_open:
+                each.engine.catch_up(summed=False)
         for optimizer, _, after in self._stock:
             optimizer._sums_grad = after

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Recording the operators that a function runs, so that they can become one graph.
 
-While a `Recorder` is open, the workspace hands each operator, backward pass and graph of ours to it on the way to
-Dragon. Everything that is put in the place of a method of Dragon's is taken out again when the recorder closes.
+While a `Recorder` is open, the workspace hands each operator, backward pass and graph of ours to it on the
+way to Dragon. Everything that is put in the place of a method of Dragon's is taken out again when it closes.
 """
 
 import functools
@@ -27,14 +27,15 @@ PREFIX = names.PRIVATE  # of every name that is made while something is recorded
 _ACTIVE = "_dragon_optim_recorder"  # attribute of a workspace
 
 
-class NotCapturable(RuntimeError):
+class NotCapturableError(RuntimeError):
     """What the function does cannot be replayed."""
 
 
 class HeldNames(Workspace.HandlePool):
     """Hands out names of their own kind, and keeps each until `give_back`, even if its tensor has died.
 
-    A graph goes on writing to its tensors, and gradient operators find what a forward one saved under that one's name.
+    A graph goes on writing to its tensors, and gradient operators find what a forward one saved under the
+    name of that one.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -136,7 +137,7 @@ class Recorder:
         self.modules: Dict[int, Tuple[Module, bool]] = {}
         self.stock: Dict[int, Tuple[Any, bool]] = {}  # Dragon's own optimizers; whether a round was open
         self.stock_groups: List[Tuple[Any, Dict[str, Any]]] = []  # which they updated
-        self.refusal: Optional[NotCapturable] = None
+        self.refusal: Optional[NotCapturableError] = None
         self.eager_reason: Optional[str] = None  # why it must stay eager, though nothing is wrong
         self._names: Set[str] = set()  # of the operators on the tape
         self._feeds: Tuple[Tuple[str, Any], ...] = ()
@@ -202,9 +203,9 @@ class Recorder:
 
         self._put(owner, name, staticmethod(wrapped) if static else wrapped)
 
-    def refuse(self, message: str) -> NotCapturable:
+    def refuse(self, message: str) -> NotCapturableError:
         """Return the exception to raise; it is raised again at the end if the function swallows it."""
-        self.refusal = NotCapturable(message)
+        self.refusal = NotCapturableError(message)
         return self.refusal
 
     def _refuse(self, remedy: str, original: Any, *args: Any, **kwargs: Any) -> Any:
@@ -293,8 +294,8 @@ class Recorder:
                 raise self.refuse("torch.utils.checkpoint cannot be captured: call the function itself.")
             if each.name not in self._names:
                 raise self.refuse(
-                    f"backward() inside a captured function reaches {each.type}, which ran before it was called: "
-                    "compute the loss inside, from the function's arguments and leaves."
+                    f"backward() inside a captured function reaches {each.type}, which ran before it was "
+                    "called: compute the loss inside, from the function's arguments and leaves."
                 )
         original(op_defs, targets, grad_targets, sources)
         gradients = backend.GradientTape().CreateGradientDefs(
@@ -310,7 +311,8 @@ class Recorder:
         definition = graphs.definition(self.workspace, name)
         if definition is None:
             raise self.refuse(
-                "a graph of Dragon's own (dragon.function) cannot run inside a captured function: run it outside."
+                "a graph of Dragon's own (dragon.function) cannot run inside a captured function: run it "
+                "outside."
             )
         self.observer.before_graph()
         # Now: the operators may change what Python has written for them.

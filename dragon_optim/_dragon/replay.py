@@ -14,6 +14,8 @@ from dragon_optim._dragon import graphs, names
 from dragon_optim._dragon.recording import PREFIX, Recorder
 from dragon_optim._dragon.workspace import Workspace
 
+_OPTIONS: Dict[Any, bytes] = {}  # of a device, serialized: to make one takes as long as a small copy
+
 
 def own_copy(home: Workspace, tensor: Tensor) -> Tensor:
     """Return a copy in memory that a graph may use as its input."""
@@ -24,7 +26,10 @@ def own_copy(home: Workspace, tensor: Tensor) -> Tensor:
 
 def overwrite(target: Tensor, source: Tensor) -> None:
     """Give a tensor the shape, the dtype and the values of another one."""
-    option = source._device.to_proto()
+    device = (source._device.type, source._device.index)
+    option = _OPTIONS.get(device)
+    if option is None:
+        option = _OPTIONS[device] = source._device.to_proto()
     target._impl.CopyFrom(source._impl, option, option)
 
 
@@ -51,9 +56,10 @@ def add_outputs(recorder: Recorder, tensors: Sequence[Tensor]) -> List[Tensor]:
 def protect(recorder: Recorder, level: int) -> None:
     """Keep Dragon from computing in place where that would touch what lives on after the graph.
 
-    From level 2 on, an operator may write to the memory of an input that the graph has made and nobody else
-    reads. That must neither be a tensor that lives on (a gradient of a leaf, a parameter), nor may one live on in
-    such memory, which the next replay writes to. Another reader prevents it. Our own operators never do it.
+    From level 2 on, an operator may write to the memory of an input that the graph has made and nobody
+    else reads. That must neither be a tensor that lives on (a gradient of a leaf, a parameter), nor may one live
+    on in such memory, which the next replay writes to. Another reader prevents it. Our own operators never
+    do it.
     """
     if level < 2:
         return
@@ -85,7 +91,7 @@ def protect(recorder: Recorder, level: int) -> None:
 
 
 def digest(recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor]) -> bytes:
-    """A number for what was recorded: equal where two recordings do the same, whatever their tensors are called.
+    """A number for what was recorded: equal where two recordings do the same with tensors of other names.
 
     What was there before the recording counts by name, constants by content, all else by its place.
     """

@@ -97,7 +97,8 @@ def same(one, other, exact=True):
         for key, value in one.items():
             same(value, other[key], exact)
     elif isinstance(one, (list, tuple)):
-        assert type(one) is type(other) and len(one) == len(other)
+        assert type(one) is type(other)
+        assert len(one) == len(other)
         for pair in zip(one, other):
             same(*pair, exact)
     elif one is None or other is None:

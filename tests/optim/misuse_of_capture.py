@@ -11,7 +11,7 @@ from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
-from dragon_optim.graph import NotCapturable, capture
+from dragon_optim.graph import NotCapturableError, capture
 from tests.optim.elsewhere import in_thread
 from tests.optim.forked_cases import Table
 from tests.optim.support import backward
@@ -54,7 +54,7 @@ READS = {
 
 for _name, _read in READS.items():
 
-    @misuse(NotCapturable, "Return the tensor, and read it outside", name=f"capture-reads-by-{_name}")
+    @misuse(NotCapturableError, "Return the tensor, and read it outside", name=f"capture-reads-by-{_name}")
     def _(w, read=_read):
         def step(x):
             read((w.p * x).sum())
@@ -70,7 +70,7 @@ FEEDS = {
 
 for _name, _feed in FEEDS.items():
 
-    @misuse(NotCapturable, "pass it as an argument", name=f"capture-feeds-by-{_name}")
+    @misuse(NotCapturableError, "pass it as an argument", name=f"capture-feeds-by-{_name}")
     def _(w, feed=_feed):
         yield functools.partial(capture(lambda x: feed() * 1.0), tensor())
 
@@ -86,12 +86,12 @@ CALLS = {
 
 for _name, _call in CALLS.items():
 
-    @misuse(NotCapturable, "inside a captured function", name=f"capture-{_name}")
+    @misuse(NotCapturableError, "inside a captured function", name=f"capture-{_name}")
     def _(w, call=_call):
         yield functools.partial(capture(lambda x: call(w)), tensor())
 
 
-@misuse(NotCapturable, "Return the tensor", name="capture-swallows-the-refusal")
+@misuse(NotCapturableError, "Return the tensor", name="capture-swallows-the-refusal")
 def _(w):
     def step(x):
         try:
@@ -102,7 +102,7 @@ def _(w):
     yield functools.partial(capture(step), tensor())
 
 
-@misuse(NotCapturable, "ran before", name="capture-backward-through-what-ran-before")
+@misuse(NotCapturableError, "ran before", name="capture-backward-through-what-ran-before")
 def _(w):
     before = (w.p * 2.0).sum()
 
@@ -112,7 +112,7 @@ def _(w):
     yield functools.partial(capture(step), tensor())
 
 
-@misuse(NotCapturable, "torch.utils.checkpoint", name="capture-checkpoint")
+@misuse(NotCapturableError, "torch.utils.checkpoint", name="capture-checkpoint")
 def _(w):
     from dragon.vm.torch.core.utils.checkpoint import checkpoint
 
@@ -124,13 +124,13 @@ def _(w):
     yield functools.partial(capture(step), torch.ones(1, 3))
 
 
-@misuse(NotCapturable, "inside another captured function", name="capture-nested")
+@misuse(NotCapturableError, "inside another captured function", name="capture-nested")
 def _(w):
     inner = capture(lambda x: x * 2.0)
     yield functools.partial(capture(lambda x: inner(x)), tensor())
 
 
-@misuse(NotCapturable, "traced by torch.jit.trace", name="capture-around-a-trace")
+@misuse(NotCapturableError, "traced by torch.jit.trace", name="capture-around-a-trace")
 def _(w):
     traced = torch.jit.trace(lambda x: x * 2.0, example_inputs=[tensor()])
     yield functools.partial(capture(lambda x: traced(x)), tensor())
@@ -282,7 +282,7 @@ def capture_again_after_a_refusal(w):
     captured = capture(step)
     try:
         captured(tensor())
-    except NotCapturable:
+    except NotCapturableError:
         reading.clear()
         reading.append(False)
 

@@ -171,7 +171,7 @@ def test_alternating_with_eager_steps(step):
 
 @LEVELS
 def test_nothing_around_is_overwritten(level):
-    """Operators in place must not write to what they only read, nor to tensors that have nothing to do with it."""
+    """Operators in place must not write to what they only read, nor to other tensors."""
     outside = torch.tensor(np.linspace(-1, 1, 4), dtype="float64")
 
     def step(side, x, y):
@@ -449,6 +449,6 @@ def test_buffers_that_are_kept_by_copy():
         kept.copy_(kept * 0.5 + x)
         return kept
 
-    for number in range(5):
+    for _ in range(5):
         step(torch.ones(4))
     assert values(kept)[0] == 1.9375

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
 import warnings
@@ -16,7 +17,7 @@ from dragon.vm.torch.core.nn.modules.module import Module
 from dragon.vm.torch.core.optim import optimizer as stock
 
 import dragon_optim
-from dragon_optim.graph import NotCapturable, capture
+from dragon_optim.graph import NotCapturableError, capture
 from tests.optim.captured_steps import F, batches, mlp, mse, same, two_sides
 from tests.optim.memory import MEGABYTE, growth, process_memory
 from tests.optim.support import values
@@ -35,7 +36,7 @@ def stays_eager(function, reason, arguments=(), calls=4):
     return results
 
 
-@pytest.fixture()
+@pytest.fixture
 def weight():
     return torch.nn.Parameter(torch.ones(3))
 
@@ -89,9 +90,9 @@ def test_step_hooks(weight, register):
     for _ in range(3):
         captured(torch.ones(3))
     assert captured.replays == 2
-    with dragon_optim.register_optimizer_step_pre_hook(lambda *_: calls.append(1)):
-        with pytest.warns(UserWarning, match="step hooks"):
-            captured(torch.ones(3))
+    handle = dragon_optim.register_optimizer_step_pre_hook(lambda *_: calls.append(1))
+    with handle, pytest.warns(UserWarning, match="step hooks"):
+        captured(torch.ones(3))
     captured(torch.ones(3))
     assert captured.replays == 3
     assert len(calls) == 5
@@ -139,7 +140,7 @@ def test_nothing_is_patched_afterwards():
 
     with pytest.raises(KeyError):
         capture(broken)(torch.ones(1))
-    with pytest.raises(NotCapturable):
+    with pytest.raises(NotCapturableError):
         capture(float)(torch.ones(1))
     capture(lambda x: x * 2.0)(torch.ones(1))
     after = [dict(vars(each)) for each in owners], set(vars(ws)), ws._handle_pool
@@ -246,8 +247,7 @@ def test_steps_per_second(capsys):
             return loss
 
         speed[f"{kind}, eager"] = per_second(lambda: step(x, y))
-        captured = capture(step)
-        speed[f"{kind}, captured"] = per_second(lambda: captured(x, y))
+        speed[f"{kind}, captured"] = per_second(functools.partial(capture(step), x, y))
     with capsys.disabled():
         print("\nsteps/s:", ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
     assert process_memory() > 0
