@@ -40,8 +40,8 @@ def capture(fn: Optional[Callable[..., Any]] = None, *, optimization: int = 1, m
         Takes tensors; returns None, a tensor, or a tuple, list or dict of tensors. Left out where
         ``capture(...)`` is used as a decorator with options.
     optimization : int, optional, default=1
-        How far Dragon optimizes the graph: 1 (not at all), 2 (operators in place) or 3 (gradients share memory,
-        too). 2 and 3 need less memory and are as fast; the results are the same.
+        How far Dragon optimizes the graph: 1 (not at all), 2 (operators in place) or 3 (gradients share
+        memory, too). 2 and 3 need less memory and are as fast; the results are the same.
     max_graphs : int, optional, default=16
         How many graphs are made at most; Dragon never frees one. Calls that would need another run eagerly,
         and a warning says so once.
@@ -151,14 +151,12 @@ class CapturedFunction:
         """Run a step; see the class."""
         self._guard()
         with self._turn:
-            inputs = self._check_arguments(args, kwargs)
             names = tuple(sorted(kwargs))
-            signature = (
-                len(args),
-                names,
-                tuple((each.dtype, tuple(each.shape), str(each.device)) for each in inputs),
-                recording.is_grad_enabled(),
-            )
+            inputs = [*args, *(kwargs[name] for name in names)]
+            looks = tuple(replay.signature(self._workspace, each) for each in inputs)
+            if None in looks:
+                self._check_arguments(inputs, len(args), names)
+            signature = (len(args), names, looks, recording.is_grad_enabled())
             reason = self._eager_reason or self._reason_now()
             if reason is not None:
                 return self._run_eagerly(inputs, names, reason)
@@ -192,14 +190,10 @@ class CapturedFunction:
                 "and the optimizer anew, and capture it anew."
             )
 
-    def _check_arguments(self, args: Sequence[Any], kwargs: Dict[str, Any]) -> List[Tensor]:
-        inputs = [*args, *(kwargs[key] for key in sorted(kwargs))]
+    def _check_arguments(self, inputs: Sequence[Any], positional: int, names: Sequence[str]) -> None:
+        """Raise: something is wrong with an argument."""
         for place, each in enumerate(inputs):
-            what = (
-                f"argument {place}"
-                if place < len(args)
-                else f"argument {sorted(kwargs)[place - len(args)]!r}"
-            )
+            what = f"argument {place if place < positional else repr(names[place - positional])}"
             if not isinstance(each, Tensor):
                 raise TypeError(
                     f"{what} of {self._name} is {type_name(each)}, not a Dragon tensor: a replay could not "
@@ -212,7 +206,6 @@ class CapturedFunction:
                     f"{what} of {self._name} requires a gradient, which the copy in the graph would not hand "
                     "back: pass x.detach(), or let the function use the leaf itself, not an argument."
                 )
-        return inputs
 
     def _reason_now(self) -> Optional[str]:
         if collective.group() is not None:
@@ -237,9 +230,7 @@ class CapturedFunction:
         graph = variant.graph
         for optimizer, group in variant.stock_groups:
             replay.feed_stock(optimizer, group)
-        with contextlib.ExitStack() as stack:
-            for engine in variant.engines:
-                stack.enter_context(engine.turn)
+        with _all_of([engine.turn for engine in variant.engines]):
             try:
                 graph.run(inputs)
             finally:
@@ -302,6 +293,16 @@ class CapturedFunction:
         if reason not in self._warned:
             self._warned.append(reason)
             warnings.warn(f"{self._name} runs eagerly: {reason}.", UserWarning, stacklevel=4)
+
+
+def _all_of(turns: Sequence[OneAtATime]) -> Any:
+    """Hold some locks. One is the rule, and a stack takes longer."""
+    if len(turns) == 1:
+        return turns[0]
+    stack = contextlib.ExitStack()
+    for turn in turns:
+        stack.enter_context(turn)
+    return stack
 
 
 def _kept_tensors(recorder: recording.Recorder) -> Optional[str]:

@@ -10,11 +10,36 @@ from dragon.core.framework import proto_util
 from dragon.core.proto import dragon_pb2
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, names
+from dragon_optim._dragon import graphs, names, workspace
 from dragon_optim._dragon.recording import PREFIX, Recorder
 from dragon_optim._dragon.workspace import Workspace
 
 _OPTIONS: Dict[Any, bytes] = {}  # of a device, serialized: to make one takes as long as a small copy
+
+
+def signature(home: Workspace, tensor: Any) -> Any:
+    """Dtype, shape and device of a tensor; None if it is none that a graph of this workspace can be fed with.
+
+    The look at an argument in each call. Why it is None is for `workspace.check_tensor` to say.
+    """
+    if not isinstance(tensor, Tensor) or tensor._requires_grad:
+        return None
+    impl, device = tensor._impl, tensor._device
+    # A dead workspace's memory must not be touched: one of this workspace holds the tensor's own object.
+    pool = tensor._deleter
+    if impl is None or (pool is not home._handle_pool and not _is_ours(home, tensor)):
+        return None
+    if home.get_tensor(impl.name) is not impl or impl.size == 0:
+        return None
+    return impl.dtype, tuple(impl.dims), device.type, device.index
+
+
+def _is_ours(home: Workspace, tensor: Tensor) -> bool:
+    try:
+        workspace.check_tensor(tensor, home, "it")
+    except RuntimeError:
+        return False
+    return True
 
 
 def own_copy(home: Workspace, tensor: Tensor) -> Tensor:
@@ -57,9 +82,9 @@ def protect(recorder: Recorder, level: int) -> None:
     """Keep Dragon from computing in place where that would touch what lives on after the graph.
 
     From level 2 on, an operator may write to the memory of an input that the graph has made and nobody
-    else reads. That must neither be a tensor that lives on (a gradient of a leaf, a parameter), nor may one live
-    on in such memory, which the next replay writes to. Another reader prevents it. Our own operators never
-    do it.
+    else reads. That must neither be a tensor that lives on (a gradient of a leaf, a parameter), nor may one
+    live on in such memory, which the next replay writes to. Another reader prevents it. Our own operators
+    never do it.
     """
     if level < 2:
         return
