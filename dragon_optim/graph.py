@@ -254,7 +254,7 @@ class CapturedFunction:
                 raise recorder.refusal
             returned = [replay.copy_for_user(self._workspace, each) for each in result.tensors]
             observer.finish()
-            outputs = replay.add_outputs(recorder, result.tensors)
+            outputs = replay.add_outputs(recorder, result.tensors, self._level)
             replay.protect(recorder, self._level)
             result.tensors.clear()
             self._eager_reason = recorder.eager_reason or _kept_tensors(recorder)

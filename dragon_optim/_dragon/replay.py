@@ -67,14 +67,20 @@ def copy_for_user(home: Workspace, tensor: Tensor) -> Tensor:
     return copy
 
 
-def add_outputs(recorder: Recorder, tensors: Sequence[Tensor]) -> List[Tensor]:
-    """Let the graph copy its results to tensors that no other operator of it touches."""
+def add_outputs(recorder: Recorder, tensors: Sequence[Tensor], level: int) -> List[Tensor]:
+    """Return tensors that hold the function's results when the graph has run.
+
+    From level 2 on they are copies, which no other operator of the graph touches. None owns its name: the
+    recording does, and who holds the tensors otherwise is a question of its own.
+    """
     home, outputs = recorder.workspace, []
+    recorder.note_read(tensors)
     for tensor in tensors:
-        output = names.tensor_pool(home).new(tensor._device)
-        recorder.note_read([tensor])
-        recorder.record(graphs.operator("Identity", [tensor.id], [output.id], tensor._device))
-        outputs.append(output)
+        if level < 2:
+            outputs.append(Tensor(device=tensor._device, impl=tensor._impl))
+            continue
+        outputs.append(names.tensor_pool(home).new(tensor._device))
+        recorder.record(graphs.operator("Identity", [tensor.id], [outputs[-1].id], tensor._device))
     return outputs
 
 
@@ -121,7 +127,7 @@ def digest(recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor
     What was there before the recording counts by name, constants by content, all else by its place.
     """
     places: Dict[str, str] = {"": ""}
-    for kind, tensors in (("feed", feeds), ("output", outputs)):
+    for kind, tensors in (("feed", feeds), ("output", [each for each in outputs if each._deleter])):
         for number, tensor in enumerate(tensors):
             places[tensor.id] = f"\0{kind}/{number}"
             places[tensor.id + "_grad"] = f"\0{kind}/{number}_grad"
@@ -145,6 +151,7 @@ def digest(recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor
                 argument.s = place(argument.s.decode()).encode()
         for part in (operator.SerializeToString(deterministic=True), repr(recorded.feeds).encode()):
             result.update(len(part).to_bytes(8, "little") + part)
+    result.update(repr([place(output.id) for output in outputs]).encode())
     return result.digest()
 
 
