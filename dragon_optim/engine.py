@@ -244,7 +244,8 @@ class Engine:
     def prepare(self, groups: Sequence[Group], what: str) -> None:
         """Everything before the first graph of a call runs."""
         self.guard(what)
-        self.sync(groups)
+        with recording.own_work(self.workspace):
+            self.sync(groups)
         self._join()
         recording.notify(self.workspace, "prepared", self)
 

@@ -23,6 +23,7 @@ __all__ = ["CapturedFunction", "NotCapturableError", "capture"]
 _MAX_SIGNATURES = 1024  # of arguments, remembered for one function
 _MAX_SITUATIONS = 8  # of optimizers, remembered for one signature
 
+NotCapturableError.__module__ = __name__  # where users find it
 recording.refuse_also(Optimizer, "__init__", "add_param_group", "state_dict", "load_state_dict")
 
 
@@ -399,6 +400,9 @@ class _Observer:
         for each in self.seen.values():
             engine, optimizer = self.known[id(each.engine)]
             engine.sync(optimizer.param_groups)
+            for group in optimizer.param_groups:
+                if any(isinstance(value, Tensor) and self.recorder.writes(value) for value in group.values()):
+                    self.recorder.eager_reason = _CHANGES_HYPER
         self.before_graph()
 
 
@@ -441,6 +445,10 @@ class _Variant:
             (optimizer, summing, optimizer._sums_grad) for optimizer, summing in recorder.stock.values()
         ]
         self._read = replay.state_of_read(graph.read)
+        self._home = recorder.workspace
+        self._asked = list(recorder.expected_gradients)
+        self._answers = list(recorder.expected_gradients.values())
+        self._stock_situation = replay.stock_situation(self._home, self.stock_groups)
 
     def fits(self) -> bool:
         """Whether nothing has changed that decides what the function computes."""
@@ -449,6 +457,8 @@ class _Variant:
             and [module.training for module in self._modules] == self._training
             and all(optimizer._sums_grad == before for optimizer, before, _ in self._stock)
             and replay.state_of_read(self.graph.read) == self._read
+            and replay.has_gradients(self._home, self._asked) == self._answers
+            and replay.stock_situation(self._home, self.stock_groups) == self._stock_situation
         )
 
     def catch_up(self, home: workspace.Workspace) -> None:

@@ -140,7 +140,7 @@ class _RetiredNames:
         name = self._names.popleft()
         if _reset_unless_held(workspace, name):
             self._bytes -= self._full.pop(name, 0)
-            _release(workspace._handle_pool, name)
+            use_again(workspace, name)
         else:
             self._names.append(name)
 

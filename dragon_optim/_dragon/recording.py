@@ -5,9 +5,10 @@ While a `Recorder` is open, the workspace hands each operator, backward pass and
 way to Dragon. Everything that is put in the place of a method of Dragon's is taken out again when it closes.
 """
 
+import contextlib
 import functools
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 import numpy
 from dragon.core.framework import backend
@@ -137,8 +138,11 @@ class Recorder:
         self.modules: Dict[int, Tuple[Module, bool]] = {}
         self.stock: Dict[int, Tuple[Any, bool]] = {}  # Dragon's own optimizers; whether a round was open
         self.stock_groups: List[Tuple[Any, Dict[str, Any]]] = []  # which they updated
+        # Whether a leaf had a gradient, where the function asks before it computes one.
+        self.expected_gradients: Dict[str, bool] = {}
         self.refusal: Optional[NotCapturableError] = None
         self.eager_reason: Optional[str] = None  # why it must stay eager, though nothing is wrong
+        self.own_work = False  # while an optimizer of this package looks at its groups
         self._names: Set[str] = set()  # of the operators on the tape
         self._feeds: Tuple[Tuple[str, Any], ...] = ()
         self._thread = threading.get_ident()
@@ -165,6 +169,8 @@ class Recorder:
             self._wrap(stock.Optimizer, "_update_group", self._update_stock)
             self._wrap(stock.Optimizer, "sum_grad", self._stock_method)
             self._wrap(stock.Optimizer, "step", self._stock_method)
+            self._wrap(stock.Optimizer, "zero_grad", self._stock_zero_grad)
+            self._put(Tensor, "grad", property(functools.partial(self._read_grad, Tensor.grad.fget)))
             self._wrap(Tensor, "copy_", self._copy)
             for owner, method, remedy in _REFUSED:
                 self._wrap(owner, method, functools.partial(self._refuse, remedy))
@@ -209,6 +215,8 @@ class Recorder:
         return self.refusal
 
     def _refuse(self, remedy: str, original: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.own_work:
+            return original(*args, **kwargs)
         if original.__name__ == "cpu" and args[0]._device.type == "cpu":
             return original(*args, **kwargs)
         raise self.refuse(f"{original.__qualname__} inside a captured function: {remedy}")
@@ -240,6 +248,17 @@ class Recorder:
             self.eager_reason = f"{type(optimizer).__name__} may keep something that a replay cannot repeat"
         return original(optimizer)
 
+    def _stock_zero_grad(self, original: Any, optimizer: Any, set_to_none: bool = False) -> Any:
+        if set_to_none:
+            self.eager_reason = "zero_grad(set_to_none=True) of Dragon's optimizers is no operator"
+        return original(optimizer, set_to_none)
+
+    def _read_grad(self, original: Any, tensor: Tensor) -> Any:
+        gradient = original(tensor)
+        if threading.get_ident() == self._thread and tensor.id not in self.sources:
+            self.expected_gradients.setdefault(tensor.id, gradient is not None)
+        return gradient
+
     def _update_stock(self, original: Any, optimizer: Any, group: Dict[str, Any]) -> Any:
         self.stock_groups.append((optimizer, group))
         return original(optimizer, group)
@@ -258,6 +277,9 @@ class Recorder:
     # What runs.
 
     def _run_operator(self, original: Any, op_def: Any) -> None:
+        if threading.get_ident() != self._thread:
+            original(op_def)
+            return
         if isinstance(op_def, (list, tuple)):
             raise self.refuse(
                 "a function traced by torch.jit.trace cannot run inside a captured function: call the "
@@ -288,6 +310,9 @@ class Recorder:
     def _run_backward(
         self, original: Any, op_defs: Any, targets: Any, grad_targets: Any = None, sources: Any = None
     ) -> None:
+        if threading.get_ident() != self._thread:
+            original(op_defs, targets, grad_targets, sources)
+            return
         forward = [_parse(each.SerializeAs()) for each in op_defs]
         for each in forward:
             if each.type == "Checkpoint":
@@ -308,6 +333,9 @@ class Recorder:
         self.events.append(("backward", tuple(sources or ())))
 
     def _run_graph(self, original: Any, name: str, execution_stage: Any = None) -> None:
+        if threading.get_ident() != self._thread:
+            original(name, execution_stage)
+            return
         definition = graphs.definition(self.workspace, name)
         if definition is None:
             raise self.refuse(
@@ -339,6 +367,10 @@ class Recorder:
             made.view[...] = array
             self._by_content[key] = self.constants[made.name] = made
         return self._by_content[key]
+
+    def writes(self, tensor: Tensor) -> bool:
+        """Whether an operator writes to a tensor."""
+        return any(tensor.id in each.definition.output for each in self.operators)
 
     def record_fill(self, array: graphs.HostArray) -> None:
         """Record that Python has filled an array with zeros."""
@@ -425,6 +457,20 @@ def notify(workspace: Workspace, what: str, engine: Any) -> None:
     recorder = active(workspace)
     if recorder is not None:
         getattr(recorder.observer, what)(engine)
+
+
+@contextlib.contextmanager
+def own_work(workspace: Workspace) -> Iterator[None]:
+    """Let an optimizer read what the function itself may not: a learning rate that is a tensor."""
+    recorder = active(workspace)
+    if recorder is None:
+        yield
+        return
+    before, recorder.own_work = recorder.own_work, True
+    try:
+        yield
+    finally:
+        recorder.own_work = before
 
 
 def is_grad_enabled() -> bool:

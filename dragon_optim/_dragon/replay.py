@@ -10,7 +10,7 @@ from dragon.core.framework import proto_util
 from dragon.core.proto import dragon_pb2
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, names, workspace
+from dragon_optim._dragon import graphs, names, tensors, workspace
 from dragon_optim._dragon.recording import PREFIX, Recorder
 from dragon_optim._dragon.workspace import Workspace
 
@@ -127,8 +127,8 @@ def digest(recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor
     What was there before the recording counts by name, constants by content, all else by its place.
     """
     places: Dict[str, str] = {"": ""}
-    for kind, tensors in (("feed", feeds), ("output", [each for each in outputs if each._deleter])):
-        for number, tensor in enumerate(tensors):
+    for kind, group in (("feed", feeds), ("output", [each for each in outputs if each._deleter])):
+        for number, tensor in enumerate(group):
             places[tensor.id] = f"\0{kind}/{number}"
             places[tensor.id + "_grad"] = f"\0{kind}/{number}_grad"
     for name, array in recorder.constants.items():
@@ -199,10 +199,24 @@ class Replay:
 
 def feed_stock(optimizer: Any, group: Dict[str, Any]) -> None:
     """Write the hyper-parameters of one of Dragon's own optimizers where its operator reads them."""
-    for key, (_, tensors) in optimizer._hyper.items():
-        tensors[group["name"]].FromNumpy(numpy.array(group[key], "float32"), True)
+    for key, (_, by_group) in optimizer._hyper.items():
+        by_group[group["name"]].FromNumpy(numpy.array(group[key], "float32"), True)
 
 
-def state_of_read(tensors: Sequence[Tensor]) -> List[Any]:
+def stock_situation(home: Workspace, groups: Sequence[Any]) -> List[Any]:
+    """Which parameters one of Dragon's own optimizers would update now."""
+    found = []
+    for _, group in groups:
+        exist = tensors.have_data(home, [param.id + "_grad" for param in group["params"]])
+        found.append(list(zip(map(id, group["params"]), exist)))
+    return found
+
+
+def has_gradients(home: Workspace, leaves: Sequence[str]) -> List[bool]:
+    """Whether each of these leaves has a gradient."""
+    return tensors.have_data(home, [leaf + "_grad" for leaf in leaves])
+
+
+def state_of_read(read: Sequence[Tensor]) -> List[Any]:
     """What must be as it was when a function was recorded, of the tensors that it reads."""
-    return [(tensor._requires_grad, tensor._impl.dtype) for tensor in tensors]
+    return [(tensor._requires_grad, tensor._impl.dtype) for tensor in read]
