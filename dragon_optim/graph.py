@@ -179,6 +179,11 @@ class CapturedFunction:
                 "`with workspace.as_default():` of that workspace, or capture it anew."
             )
         recorder = recording.active(self._workspace)
+        if recorder is not None and not recorder.in_this_thread:
+            raise RuntimeError(
+                f"{self._name} was called while another thread records a captured function in this "
+                "workspace: let the threads take turns, or give each a workspace."
+            )
         if recorder is not None:
             raise recorder.refuse(
                 f"{self._name} was called inside another captured function: call the function itself there, "

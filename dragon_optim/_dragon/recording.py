@@ -155,66 +155,44 @@ class Recorder:
         workspace = self.workspace
         workspace.__dict__[_ACTIVE] = self
         try:
-            self._put(workspace, names.DRAGON_POOL, workspace._handle_pool)
-            self._put(workspace, "_handle_pool", self.held)
-            self._put(
-                workspace, "run_operator", functools.partial(self._run_operator, workspace.run_operator)
-            )
-            self._put(
-                workspace, "run_backward", functools.partial(self._run_backward, workspace.run_backward)
-            )
-            self._put(workspace, "run_graph", functools.partial(self._run_graph, workspace.run_graph))
-            self._wrap(Function, "forward", self._forward, static=True)
-            self._wrap(Module, "__call__", self._call_module)
-            self._wrap(stock.Optimizer, "_update_group", self._update_stock)
-            self._wrap(stock.Optimizer, "sum_grad", self._stock_method)
-            self._wrap(stock.Optimizer, "step", self._stock_method)
-            self._wrap(stock.Optimizer, "zero_grad", self._stock_zero_grad)
-            self._put(Tensor, "grad", property(functools.partial(self._read_grad, Tensor.grad.fget)))
-            self._wrap(Tensor, "copy_", self._copy)
-            for owner, method, remedy in _REFUSED:
-                self._wrap(owner, method, functools.partial(self._refuse, remedy))
+            self._put(names.DRAGON_POOL, workspace._handle_pool)
+            self._put("_handle_pool", self.held)
+            for name in ("run_operator", "run_backward", "run_graph"):
+                self._put(name, functools.partial(getattr(self, "_" + name), getattr(workspace, name)))
+            _put_wrappers(self)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *error: Any) -> None:
+        _take_wrappers_out()
         while self._undo:
             self._undo.pop()()
         self.workspace.__dict__.pop(_ACTIVE, None)
 
-    def _put(self, owner: Any, name: str, value: Any) -> None:
-        missing = object()
-        old = owner.__dict__.get(name, missing)
+    def _put(self, name: str, value: Any) -> None:
+        """Put something in the place of an attribute of the workspace, which other workspaces keep."""
+        attributes, missing = self.workspace.__dict__, object()
+        old = attributes.get(name, missing)
+        attributes[name] = value
+        self._undo.append(
+            functools.partial(attributes.pop, name)
+            if old is missing
+            else functools.partial(attributes.__setitem__, name, old)
+        )
 
-        def undo() -> None:
-            if old is missing:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, old)
-
-        setattr(owner, name, value)
-        self._undo.append(undo)
-
-    def _wrap(self, owner: Any, name: str, wrapper: Any, static: bool = False) -> None:
-        """Put `wrapper` before a method of a class. Other threads, and other workspaces, do not notice."""
-        original = getattr(owner, name)
-
-        @functools.wraps(original)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() != self._thread:
-                return original(*args, **kwargs)
-            return wrapper(original, *args, **kwargs)
-
-        self._put(owner, name, staticmethod(wrapped) if static else wrapped)
+    @property
+    def in_this_thread(self) -> bool:
+        """Whether it records what this thread does."""
+        return threading.get_ident() == self._thread
 
     def refuse(self, message: str) -> NotCapturableError:
         """Return the exception to raise; it is raised again at the end if the function swallows it."""
         self.refusal = NotCapturableError(message)
         return self.refusal
 
-    def _refuse(self, remedy: str, original: Any, *args: Any, **kwargs: Any) -> Any:
+    def _refuse(self, original: Any, *args: Any, remedy: str, **kwargs: Any) -> Any:
         if self.own_work:
             return original(*args, **kwargs)
         if original.__name__ == "cpu" and args[0]._device.type == "cpu":
@@ -255,7 +233,7 @@ class Recorder:
 
     def _read_grad(self, original: Any, tensor: Tensor) -> Any:
         gradient = original(tensor)
-        if threading.get_ident() == self._thread and tensor.id not in self.sources:
+        if tensor.id not in self.sources:
             self.expected_gradients.setdefault(tensor.id, gradient is not None)
         return gradient
 
@@ -277,7 +255,7 @@ class Recorder:
     # What runs.
 
     def _run_operator(self, original: Any, op_def: Any) -> None:
-        if threading.get_ident() != self._thread:
+        if not self.in_this_thread:
             original(op_def)
             return
         if isinstance(op_def, (list, tuple)):
@@ -310,7 +288,7 @@ class Recorder:
     def _run_backward(
         self, original: Any, op_defs: Any, targets: Any, grad_targets: Any = None, sources: Any = None
     ) -> None:
-        if threading.get_ident() != self._thread:
+        if not self.in_this_thread:
             original(op_defs, targets, grad_targets, sources)
             return
         forward = [_parse(each.SerializeAs()) for each in op_defs]
@@ -333,7 +311,7 @@ class Recorder:
         self.events.append(("backward", tuple(sources or ())))
 
     def _run_graph(self, original: Any, name: str, execution_stage: Any = None) -> None:
-        if threading.get_ident() != self._thread:
+        if not self.in_this_thread:
             original(name, execution_stage)
             return
         definition = graphs.definition(self.workspace, name)
@@ -415,6 +393,57 @@ _REFUSED: List[Tuple[Any, str, str]] = [
 def refuse_also(owner: Any, *methods: str) -> None:
     """Refuse methods of a class above this layer while something is recorded."""
     _REFUSED.extend((owner, method, _CHANGES) for method in methods)
+
+
+# Classes are shared by all threads, and several may record at once, each in its own workspace. So the first
+# recorder puts the wrappers in, the last takes them out, and each call finds the recorder of its thread.
+_recorders: Dict[int, Recorder] = {}
+_wrappers_turn = threading.Lock()
+_put_in: List[Tuple[Any, str, Any]] = []  # class, name, what stood there
+
+
+def _put_wrappers(recorder: Recorder) -> None:
+    with _wrappers_turn:
+        if not _recorders:
+            _wrap(Function, "forward", Recorder._forward, static=True)
+            _wrap(Module, "__call__", Recorder._call_module)
+            _wrap(stock.Optimizer, "_update_group", Recorder._update_stock)
+            _wrap(stock.Optimizer, "sum_grad", Recorder._stock_method)
+            _wrap(stock.Optimizer, "step", Recorder._stock_method)
+            _wrap(stock.Optimizer, "zero_grad", Recorder._stock_zero_grad)
+            _wrap(Tensor, "copy_", Recorder._copy)
+            _wrap(Tensor, "grad", Recorder._read_grad)
+            for owner, method, remedy in _REFUSED:
+                _wrap(owner, method, functools.partial(Recorder._refuse, remedy=remedy))
+        _recorders[threading.get_ident()] = recorder
+
+
+def _take_wrappers_out() -> None:
+    with _wrappers_turn:
+        _recorders.pop(threading.get_ident(), None)
+        while _put_in and not _recorders:
+            owner, name, old = _put_in.pop()
+            if old is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, old)
+
+
+def _wrap(owner: Any, name: str, wrapper: Any, static: bool = False) -> None:
+    """Put `wrapper` before a method, or a property, of a class."""
+    old: Any = owner.__dict__.get(name)  # None where a base class has it
+    original: Any = old.fget if isinstance(old, property) else getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        recorder = _recorders.get(threading.get_ident())
+        if recorder is None:
+            return original(*args, **kwargs)
+        return wrapper(recorder, original, *args, **kwargs)
+
+    _put_in.append((owner, name, old))
+    new = property(wrapped) if isinstance(old, property) else staticmethod(wrapped) if static else wrapped
+    setattr(owner, name, new)
 
 
 def _parse(serialized: bytes) -> Any:
