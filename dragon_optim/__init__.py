@@ -20,7 +20,7 @@ _names.install()
 _stock.install()
 _copying.install()
 
-from dragon_optim import checkpoint, native_optimizers  # noqa: E402  the operators must be registered first
+from dragon_optim import checkpoint, graph, native_optimizers  # noqa: E402  the operators must be registered first
 from dragon_optim.hooks import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -33,6 +33,7 @@ __all__ = [
     "RMSprop",
     "__version__",
     "checkpoint",
+    "graph",
     "native_optimizers",
     "register_optimizer_step_post_hook",
     "register_optimizer_step_pre_hook",

@@ -9,7 +9,16 @@ import functools
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from dragon_optim import differentiable, hyper, parameters, plan
-from dragon_optim._dragon import collective, graphs, library, tape, tensors, versions, workspace
+from dragon_optim._dragon import (
+    collective,
+    graphs,
+    library,
+    recording,
+    tape,
+    tensors,
+    versions,
+    workspace,
+)
 from dragon_optim.groups import Group, WatchedGroups
 from dragon_optim.process_group import Reduction
 from dragon_optim.slots import Slot, SlotTable
@@ -59,6 +68,7 @@ class Engine:
         self._generation = 0
         self._summed_passes = 0  # backward passes that sum_grad() has seen
         self.round_open = False  # whether sums wait for a step
+        self.optimizer: Callable[[], Any] = lambda: None  # a weak reference
 
     def guard(self, what: str) -> None:
         """Raise if the workspace is not the current one, or was cleared."""
@@ -223,6 +233,38 @@ class Engine:
         for number, batch in enumerate(batches):
             self.run((key, number, len(batch)), batch, make)
 
+    # What a captured function must know: see graph.py.
+
+    def flags(self) -> List[graphs.HostArray]:
+        """The arrays that Python writes before a graph runs, to steer it."""
+        return [self.table.trainable, self.table.round, self.table.fresh, self._zero_mode]
+
+    def hyper_values(self) -> bytes:
+        """All hyper-parameters."""
+        return self._groups.hyper.view.tobytes()
+
+    def situation(self) -> Tuple[Any, ...]:
+        """What decides the graphs that the next calls run. For after `prepare`."""
+        table = self.table
+        return (
+            self._groups.revision,
+            table.revision - table.sums_made,
+            table.generation,
+            len(self._waiting),
+            table.trainable.view.tobytes(),
+            table.summed.view.tobytes() if self.round_open else b"",
+        )
+
+    def not_summed_yet(self, last_passes: Dict[str, int]) -> Tuple[bool, ...]:
+        """Which gradients the next sum_grad() would add, by the last backward pass of each leaf."""
+        return tuple(last_passes.get(slot.name, 0) > self._summed_passes for slot in self.slots)
+
+    def catch_up(self, summed: bool) -> None:
+        """Take note in Python of what a graph did. `summed`: sum_grad() was part of it, just now."""
+        if summed:
+            self._summed_passes = tape.passes(self.workspace)
+        self.round_open = bool(self.table.summed.view.any())
+
     # The three things that an optimizer does.
 
     def step(
@@ -270,8 +312,10 @@ class Engine:
     def prepare(self, groups: Sequence[Group], what: str) -> None:
         """Everything before the first graph of a call runs."""
         self.guard(what)
-        self.sync(groups)
+        with recording.own_work(self.workspace):
+            self.sync(groups)
         self._join()
+        recording.notify(self.workspace, "prepared", self)
 
     def open_masked_round(self) -> None:
         """Let a step from sums take the trainable parameters that were summed."""
@@ -281,6 +325,7 @@ class Engine:
         """Forget the sums. Their memory stays for the next round."""
         self.table.summed.view[:] = 0
         self.round_open = False
+        recording.notify(self.workspace, "round_ended", self)
 
     def sum_grad(self, groups: Sequence[Group]) -> None:
         """Add the gradients of the parameters that a backward pass has reached since the last call."""
@@ -305,6 +350,7 @@ class Engine:
         self._run_batches("sum_grad", self._batches, self._accumulate)
         self._summed_passes = tape.passes(self.workspace)
         self.round_open = bool(self.table.summed.view.any())
+        recording.notify(self.workspace, "summed", self)
 
     def _accumulate(self, slots: Sequence[Slot], only_check: bool = False) -> List[Any]:
         return [plan.accumulate(self.table, slots, only_check)] if slots else []

@@ -268,6 +268,13 @@ class Hooked:
         return register(self._hooks.load_state_dict_post, hook, prepend)
 
 
+def any_for_step(*optimizers: Any) -> bool:
+    """Whether a step of one of these optimizers would call a hook."""
+    if optimizers and (_global_pre_hooks or _global_post_hooks):
+        return True
+    return any(each._hooks.step_pre or each._hooks.step_post for each in optimizers)
+
+
 def call(hooks: "OrderedDict[int, Hook]", *arguments: Any) -> None:
     """Call the hooks of a table. Of a copy: a hook may remove itself, or register another."""
     for hook in list(hooks.values()):

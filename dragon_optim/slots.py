@@ -69,6 +69,7 @@ class SlotTable:
         # Raised whenever graphs have to be looked up anew: a state was cleared (its parameter may have
         # another dtype now), or a sum was made (it is an edge from now on).
         self.revision = 0
+        self.sums_made = 0  # how often `revision` was raised for a sum
         # Raised whenever a graph would write to a tensor that a slot no longer holds.
         self.generation = 0
         # Whether steps are recorded: then no tensor of a state is ever written to, another takes its place.
@@ -182,6 +183,7 @@ class SlotTable:
         """Return the tensor that sum_grad() adds to."""
         if slot.sum is None:
             self.revision += 1
+            self.sums_made += 1
             slot.sum = names.tensor_pool(self.workspace).new(slot.param.device)
         return slot.sum
 

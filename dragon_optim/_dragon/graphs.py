@@ -2,7 +2,7 @@
 """Building a graph of operators, running it, and the small tensors that steer it."""
 
 import hashlib
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 import numpy
 from dragon.core.framework import proto_util
@@ -14,6 +14,7 @@ from dragon_optim._dragon import names
 from dragon_optim._dragon.workspace import Workspace
 
 _KNOWN = "_dragon_optim_graphs"  # attribute of a workspace: digest of the operators -> name of their graph
+_DEFINITIONS = "_dragon_optim_definitions"  # the same: name of a graph -> its definition, serialized
 
 
 def operator(
@@ -56,6 +57,8 @@ class Graph:
             for number, each in enumerate(definition.op):
                 each.name = f"{definition.name}/{number}"
             known[digest] = workspace.create_graph(definition)
+            definitions = workspace.__dict__.setdefault(_DEFINITIONS, {})
+            definitions[known[digest]] = definition.SerializeToString()
         self._workspace = workspace
         self._name = known[digest]
 
@@ -68,6 +71,12 @@ def run_once(workspace: Workspace, operators: Sequence[Any]) -> None:
     """Run operators whose tensors will be others the next time: graphs of them would only pile up."""
     for each in operators:
         workspace.run_operator(each)
+
+
+def definition_of(workspace: Workspace, name: str) -> Optional[Any]:
+    """Return the definition of a graph that `Graph` made."""
+    serialized = workspace.__dict__.get(_DEFINITIONS, {}).get(name)
+    return None if serialized is None else dragon_pb2.GraphDef.FromString(serialized)
 
 
 class HostArray:

@@ -28,6 +28,8 @@ from dragon.vm.torch.core.tensor import Tensor
 from dragon_optim._dragon import hooks, tape
 from dragon_optim._dragon.workspace import Workspace
 
+PRIVATE = "DragonOptim/Capture/"  # of the names that captured functions use, and nobody else
+DRAGON_POOL = "_dragon_optim_true_pool"  # attribute: a workspace's own pool, while another is in its place
 _PREFIX = "optim_"  # with its number short enough for a C++ string that allocates nothing
 _POOL = "_dragon_optim_tensor_pool"
 _VERSIONS = "_dragon_optim_version_names"
@@ -98,6 +100,16 @@ def tensor_pool(workspace: Workspace) -> TensorPool:
     return pool
 
 
+def dragon_pool(workspace: Workspace) -> Any:
+    """The pool that Dragon made for a workspace."""
+    return workspace.__dict__.get(DRAGON_POOL, workspace._handle_pool)
+
+
+def use_again(workspace: Workspace, name: str) -> None:
+    """Give a private name back. Nobody looks for a gradient under it, so it need not be retired."""
+    _release(dragon_pool(workspace), name)
+
+
 class _RetiredNames:
     """The names of dead tensors of one workspace under which a gradient is, or was, stored."""
 
@@ -130,7 +142,7 @@ class _RetiredNames:
         name = self._names.popleft()
         if _reset_unless_held(workspace, name):
             self._bytes -= self._full.pop(name, 0)
-            _release(workspace._handle_pool, name)
+            use_again(workspace, name)
         else:
             self._names.append(name)
 

@@ -61,6 +61,19 @@ def is_leaf(workspace: Workspace, name: str) -> bool:
     return name in _record(workspace).last_pass
 
 
+def last_passes(workspace: Workspace) -> Dict[str, int]:
+    """For each leaf, the number of the last pass that reached it; a copy."""
+    return dict(_record(workspace).last_pass)
+
+
+def mark(workspace: Workspace, leaves: Sequence[str]) -> None:
+    """Take note of a backward pass that has run as part of a graph."""
+    if leaves:
+        record = _record(workspace)
+        record.passes += 1
+        record.last_pass.update(dict.fromkeys(leaves, record.passes))
+
+
 def forget(workspace: Workspace, name: str) -> None:
     """The leaf is dead."""
     _record(workspace).last_pass.pop(name, None)
@@ -83,10 +96,7 @@ def _recorded_run_backward(
     self: Workspace, op_defs: Any, targets: Any, grad_targets: Any = None, sources: Any = None
 ) -> None:
     _run_backward(self, op_defs, targets, grad_targets, sources)
-    if sources:
-        record = _record(self)
-        record.passes += 1
-        record.last_pass.update(dict.fromkeys(sources, record.passes))
+    mark(self, sources or ())
 
 
 def install() -> None:

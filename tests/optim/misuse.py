@@ -8,6 +8,7 @@ fulfil besides, and runs this module for it.
 
 from tests.optim import (
     misuse_of_arguments,
+    misuse_of_capture,
     misuse_of_differentiable,
     misuse_of_gradients,
     misuse_of_hooks,
@@ -25,6 +26,7 @@ CASES = [
     *misuse_of_differentiable.CASES,
     *misuse_of_state_dicts.CASES,
     *misuse_of_surroundings.CASES,
+    *misuse_of_capture.CASES,
 ]
 
 if __name__ == "__main__":

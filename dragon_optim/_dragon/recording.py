@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Recording the operators that a function runs, so that they can become one graph.
+
+While a `Recorder` is open, the workspace hands each operator, backward pass and graph of ours to it on the
+way to Dragon. Everything that is put in the place of a method of Dragon's is taken out again when it closes.
+"""
+
+import contextlib
+import functools
+import threading
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
+
+import numpy
+from dragon.core.framework import backend
+from dragon.core.proto import dragon_pb2
+from dragon.vm.torch.core.autograd import grad_mode
+from dragon.vm.torch.core.autograd.function import Function
+from dragon.vm.torch.core.cpp import device as Device
+from dragon.vm.torch.core.nn.modules.module import Module
+from dragon.vm.torch.core.optim import optimizer as stock
+from dragon.vm.torch.core.optim import rmsprop, sgd
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import graphs, names
+from dragon_optim._dragon.workspace import Workspace
+
+PREFIX = names.PRIVATE  # of every name that is made while something is recorded
+_ACTIVE = "_dragon_optim_recorder"  # attribute of a workspace
+
+
+class NotCapturableError(RuntimeError):
+    """What the function does cannot be replayed."""
+
+
+class HeldNames(Workspace.HandlePool):
+    """Hands out names of their own kind, and keeps each until `give_back`, even if its tensor has died.
+
+    A graph goes on writing to its tensors, and gradient operators find what a forward one saved under the
+    name of that one.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(workspace)
+        self._alive: Set[str] = set()
+        self._dead: Set[str] = set()
+        self._derived: Set[str] = set()
+        self._closed = False
+
+    def create(self, key: str) -> str:
+        """Make a name."""
+        name: str = names.dragon_pool(self._weak_parent()).create(PREFIX + key)
+        self._alive.add(name)
+        return name
+
+    def create_ours(self, key: str) -> str:
+        """Make a name that no Python object holds."""
+        name = self.create(key)
+        self.release(name)
+        return name
+
+    def release(self, handle: str) -> None:
+        """The tensor or operator of this name is gone."""
+        if handle in self._alive:
+            self._alive.discard(handle)
+            self._dead.add(handle)
+            if self._closed:
+                self._reset()
+        elif handle not in self._dead:
+            workspace = self._weak_parent()
+            if workspace is not None:
+                names.dragon_pool(workspace).release(handle)
+
+    def derive(self, tensors: Sequence[str]) -> None:
+        """Take note of tensors that operators make beside those of `create`: gradients of intermediates."""
+        self._derived.update(name for name in tensors if name.startswith(PREFIX))
+
+    def kept_tensors(self) -> Set[str]:
+        """The names of the tensors that somebody still refers to."""
+        workspace = self._weak_parent()
+        return {name for name in self._alive if workspace.get_tensor(name) is not None}
+
+    def give_back(self) -> None:
+        """Free what is dead; what is alive still is freed when it dies."""
+        if self._weak_parent() is None:
+            return
+        self._closed = True
+        # The others are names of operators, which nobody releases when no backward pass went through them.
+        tensors = self.kept_tensors()
+        self._dead |= self._alive - tensors
+        self._alive = tensors
+        self._reset()
+
+    def _reset(self) -> None:
+        workspace = self._weak_parent()
+        if workspace is None:
+            return
+        alive = tuple(name + "_" for name in self._alive)
+        freed = {name for name in self._derived if not name.startswith(alive) and name not in self._alive}
+        for name in sorted(freed | self._dead):
+            tensor = workspace.get_tensor(name)
+            if tensor is not None:
+                tensor.Reset()
+        self._derived -= freed
+        for name in self._dead:
+            names.use_again(workspace, name)
+        self._dead = set()
+
+
+class Observer(Protocol):
+    """What a recorder asks of the layer that knows the optimizers of this package."""
+
+    def flag(self, name: str) -> Optional[graphs.HostArray]:
+        """The array of this name, if it is one that Python writes before each graph runs."""
+
+    def before_graph(self) -> None:
+        """A graph of an optimizer is about to run."""
+
+
+class Recorded(NamedTuple):
+    """An operator, as it runs in the replay."""
+
+    definition: Any
+    feeds: Tuple[Tuple[str, bytes], ...]  # what Dragon writes beside its name before it runs
+
+
+class Recorder:
+    """Records, in one thread and one workspace, what runs between ``__enter__`` and ``__exit__``."""
+
+    def __init__(self, workspace: Workspace, observer: Any) -> None:
+        self.workspace = workspace
+        self.observer = observer
+        self.held = HeldNames(workspace)
+        self.operators: List[Recorded] = []
+        self.constants: Dict[str, graphs.HostArray] = {}  # by name
+        self.read: Dict[str, Tensor] = {}  # what was there before, by name: kept alive
+        self.sources: Set[str] = set()  # leaves of the backward passes
+        self.events: List[Tuple[str, Any]] = []  # what a replay must do in Python
+        self.modules: Dict[int, Tuple[Module, bool]] = {}
+        self.stock: Dict[int, Tuple[Any, bool]] = {}  # Dragon's own optimizers; whether a round was open
+        self.stock_groups: List[Tuple[Any, Dict[str, Any]]] = []  # which they updated
+        # Whether a leaf had a gradient, where the function asks before it computes one.
+        self.expected_gradients: Dict[str, bool] = {}
+        self.refusal: Optional[NotCapturableError] = None
+        self.eager_reason: Optional[str] = None  # why it must stay eager, though nothing is wrong
+        self.own_work = False  # while an optimizer of this package looks at its groups
+        self._names: Set[str] = set()  # of the operators on the tape
+        self._feeds: Tuple[Tuple[str, Any], ...] = ()
+        self._thread = threading.get_ident()
+        self._undo: List[Callable[[], None]] = []
+        self._by_content: Dict[Any, graphs.HostArray] = {}
+
+    # What stands in the place of Dragon's methods.
+
+    def __enter__(self) -> "Recorder":
+        workspace = self.workspace
+        workspace.__dict__[_ACTIVE] = self
+        try:
+            self._put(names.DRAGON_POOL, workspace._handle_pool)
+            self._put("_handle_pool", self.held)
+            for name in ("run_operator", "run_backward", "run_graph"):
+                self._put(name, functools.partial(getattr(self, "_" + name), getattr(workspace, name)))
+            _put_wrappers(self)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _take_wrappers_out()
+        while self._undo:
+            self._undo.pop()()
+        self.workspace.__dict__.pop(_ACTIVE, None)
+
+    def _put(self, name: str, value: Any) -> None:
+        """Put something in the place of an attribute of the workspace, which other workspaces keep."""
+        attributes, missing = self.workspace.__dict__, object()
+        old = attributes.get(name, missing)
+        attributes[name] = value
+        self._undo.append(
+            functools.partial(attributes.pop, name)
+            if old is missing
+            else functools.partial(attributes.__setitem__, name, old)
+        )
+
+    @property
+    def in_this_thread(self) -> bool:
+        """Whether it records what this thread does."""
+        return threading.get_ident() == self._thread
+
+    def refuse(self, message: str) -> NotCapturableError:
+        """Return the exception to raise; it is raised again at the end if the function swallows it."""
+        self.refusal = NotCapturableError(message)
+        return self.refusal
+
+    def _refuse(self, original: Any, *args: Any, remedy: str, **kwargs: Any) -> Any:
+        if self.own_work:
+            return original(*args, **kwargs)
+        if original.__name__ == "cpu" and args[0]._device.type == "cpu":
+            return original(*args, **kwargs)
+        raise self.refuse(f"{original.__qualname__} inside a captured function: {remedy}")
+
+    def _forward(self, original: Any, inputs: Any, run_config: Any, **kwargs: Any) -> Any:
+        self.note_read(inputs)
+        self.note_read([each for each in kwargs.get("outputs", ()) if isinstance(each, Tensor)])
+        self._feeds = tuple(
+            (key, numpy.array(kwargs[key], dtype)) for key, dtype in run_config["feed_dict"].items()
+        )
+        try:
+            return original(inputs, run_config, **kwargs)
+        finally:
+            self._feeds = ()
+
+    def note_read(self, tensors: Sequence[Tensor]) -> None:
+        """Keep alive what was there before: a replay reads it by name."""
+        for each in tensors:
+            if not each.id.startswith(PREFIX):
+                self.read.setdefault(each.id, each)
+
+    def _call_module(self, original: Any, module: Module, *args: Any, **kwargs: Any) -> Any:
+        self.modules.setdefault(id(module), (module, module.training))
+        return original(module, *args, **kwargs)
+
+    def _stock_method(self, original: Any, optimizer: Any) -> Any:
+        self.stock.setdefault(id(optimizer), (optimizer, optimizer._sums_grad))
+        if type(optimizer) not in _STOCK:
+            self.eager_reason = f"{type(optimizer).__name__} may keep something that a replay cannot repeat"
+        return original(optimizer)
+
+    def _stock_zero_grad(self, original: Any, optimizer: Any, set_to_none: bool = False) -> Any:
+        if set_to_none:
+            self.eager_reason = "zero_grad(set_to_none=True) of Dragon's optimizers is no operator"
+        return original(optimizer, set_to_none)
+
+    def _read_grad(self, original: Any, tensor: Tensor) -> Any:
+        gradient = original(tensor)
+        if tensor.id not in self.sources:
+            self.expected_gradients.setdefault(tensor.id, gradient is not None)
+        return gradient
+
+    def _update_stock(self, original: Any, optimizer: Any, group: Dict[str, Any]) -> Any:
+        self.stock_groups.append((optimizer, group))
+        return original(optimizer, group)
+
+    def _copy(self, original: Any, target: Tensor, source: Tensor) -> Tensor:
+        """``copy_`` bypasses operators: run it as one, so that a replay copies as well."""
+        del original
+        if source._impl is target._impl:
+            return target
+        if source._device != target._device:
+            raise self.refuse("copy_() between devices inside a captured function: do it outside of it.")
+        self.note_read([target, source])
+        self.workspace.run_operator(graphs.operator("Identity", [source.id], [target.id], target._device))
+        return target
+
+    # What runs.
+
+    def _run_operator(self, original: Any, op_def: Any) -> None:
+        if not self.in_this_thread:
+            original(op_def)
+            return
+        if isinstance(op_def, (list, tuple)):
+            raise self.refuse(
+                "a function traced by torch.jit.trace cannot run inside a captured function: call the "
+                "function itself."
+            )
+        serialized = op_def.SerializeAs() if hasattr(op_def, "SerializeAs") else op_def.SerializeToString()
+        definition = _parse(serialized)
+        original(op_def)
+        self.record(definition)
+
+    def record(self, definition: Any) -> None:
+        """Append an operator that has run, or that stands for what Python did."""
+        if definition.type == "Collective":
+            self.eager_reason = "it communicates in a process group"
+        feeds: List[Tuple[str, bytes]] = []
+        if definition.name:
+            self._names.add(definition.name)
+        else:
+            definition.name = self.held.create_ours("Op")
+            for key, array in self._feeds:
+                self.workspace.create_tensor(f"{definition.name}/{key}").FromNumpy(array, True)
+        for key, array in self._feeds:
+            feeds.append((key, array.dtype.str.encode() + repr(array.shape).encode() + array.tobytes()))
+        self.held.derive(definition.output)
+        self.held.derive([f"{definition.name}/{key}" for key, _ in self._feeds])
+        self.operators.append(Recorded(definition, tuple(feeds)))
+
+    def _run_backward(
+        self, original: Any, op_defs: Any, targets: Any, grad_targets: Any = None, sources: Any = None
+    ) -> None:
+        if not self.in_this_thread:
+            original(op_defs, targets, grad_targets, sources)
+            return
+        forward = [_parse(each.SerializeAs()) for each in op_defs]
+        for each in forward:
+            if each.type == "Checkpoint":
+                raise self.refuse("torch.utils.checkpoint cannot be captured: call the function itself.")
+            if each.name not in self._names:
+                raise self.refuse(
+                    f"backward() inside a captured function reaches {each.type}, which ran before it was "
+                    "called: compute the loss inside, from the function's arguments and leaves."
+                )
+        original(op_defs, targets, grad_targets, sources)
+        gradients = backend.GradientTape().CreateGradientDefs(
+            [each.SerializeToString() for each in forward], targets, grad_targets or []
+        )
+        for definition in _without_unused([_parse(each) for each in gradients], sources or ()):
+            self._feeds = ()
+            self.record(definition)
+        self.sources.update(sources or ())
+        self.events.append(("backward", tuple(sources or ())))
+
+    def _run_graph(self, original: Any, name: str, execution_stage: Any = None) -> None:
+        if not self.in_this_thread:
+            original(name, execution_stage)
+            return
+        definition = graphs.definition_of(self.workspace, name)
+        if definition is None:
+            raise self.refuse(
+                "a graph of Dragon's own (dragon.function) cannot run inside a captured function: run it "
+                "outside."
+            )
+        self.observer.before_graph()
+        # Now: the operators may change what Python has written for them.
+        operators = [self._spliced(each) for each in definition.op]
+        original(name, execution_stage)
+        for each in operators:
+            self.record(each)
+
+    def _spliced(self, definition: Any) -> Any:
+        copy = dragon_pb2.OperatorDef()
+        copy.CopyFrom(definition)
+        copy.name = self.held.create_ours("Op")
+        for place, name in enumerate(copy.input):
+            array = self.observer.flag(name)
+            if array is not None:
+                copy.input[place] = self.constant(array.view).name
+        return copy
+
+    def constant(self, array: numpy.ndarray) -> graphs.HostArray:
+        """Return a tensor that holds these values as long as the recording lives."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._by_content:
+            made = graphs.HostArray(self.workspace, array.shape, str(array.dtype))
+            made.view[...] = array
+            self._by_content[key] = self.constants[made.name] = made
+        return self._by_content[key]
+
+    def writes(self, tensor: Tensor) -> bool:
+        """Whether an operator writes to a tensor."""
+        return any(tensor.id in each.definition.output for each in self.operators)
+
+    def record_fill(self, array: graphs.HostArray) -> None:
+        """Record that Python has filled an array with zeros."""
+        self._feeds = ()
+        self.record(
+            graphs.operator(
+                "Fill",
+                [],
+                [array.name],
+                Device("cpu"),
+                dtype=str(array.view.dtype),
+                value=0.0,
+                ndim=array.view.ndim,
+                dims=list(array.view.shape),
+            )
+        )
+
+
+# Dragon's optimizers whose operators keep nothing but tensors. Adam's count their steps in the operator.
+_STOCK = (rmsprop.RMSprop, sgd.SGD, sgd.LARS)
+
+_READS = "its value is not known when the function is replayed. Return the tensor, and read it outside."
+_FEEDS = (
+    "the data would be the same in every replay. Make the tensor outside and pass it as an argument, or use "
+    "functions that fill one: torch.zeros, ones, full, arange, rand."
+)
+_MOVES = "a replay does not repeat it. Do it outside."
+_CHANGES = "a replay does not repeat it. Call it outside, between two calls."
+_REFUSED: List[Tuple[Any, str, str]] = [
+    (Tensor, "numpy", _READS),
+    (Tensor, "_from_array", _FEEDS),
+    (Tensor, "cpu", _MOVES),
+    (Tensor, "cuda", _MOVES),
+    (Tensor, "mps", _MOVES),
+    (Module, "load_state_dict", _CHANGES),
+    (Module, "state_dict", _CHANGES),
+    (stock.Optimizer, "__init__", _CHANGES),
+    (stock.Optimizer, "add_param_group", _CHANGES),
+]
+
+
+def refuse_also(owner: Any, *methods: str) -> None:
+    """Refuse methods of a class above this layer while something is recorded."""
+    _REFUSED.extend((owner, method, _CHANGES) for method in methods)
+
+
+# Classes are shared by all threads, and several may record at once, each in its own workspace. So the first
+# recorder puts the wrappers in, the last takes them out, and each call finds the recorder of its thread.
+_recorders: Dict[int, Recorder] = {}
+_wrappers_turn = threading.Lock()
+_put_in: List[Tuple[Any, str, Any]] = []  # class, name, what stood there
+
+
+def _put_wrappers(recorder: Recorder) -> None:
+    with _wrappers_turn:
+        if not _recorders:
+            _wrap(Function, "forward", Recorder._forward, static=True)
+            _wrap(Module, "__call__", Recorder._call_module)
+            _wrap(stock.Optimizer, "_update_group", Recorder._update_stock)
+            _wrap(stock.Optimizer, "sum_grad", Recorder._stock_method)
+            _wrap(stock.Optimizer, "step", Recorder._stock_method)
+            _wrap(stock.Optimizer, "zero_grad", Recorder._stock_zero_grad)
+            _wrap(Tensor, "copy_", Recorder._copy)
+            _wrap(Tensor, "grad", Recorder._read_grad)
+            for owner, method, remedy in _REFUSED:
+                _wrap(owner, method, functools.partial(Recorder._refuse, remedy=remedy))
+        _recorders[threading.get_ident()] = recorder
+
+
+def _take_wrappers_out() -> None:
+    with _wrappers_turn:
+        _recorders.pop(threading.get_ident(), None)
+        while _put_in and not _recorders:
+            owner, name, old = _put_in.pop()
+            if old is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, old)
+
+
+def _wrap(owner: Any, name: str, wrapper: Any, static: bool = False) -> None:
+    """Put `wrapper` before a method, or a property, of a class."""
+    old: Any = owner.__dict__.get(name)  # None where a base class has it
+    original: Any = old.fget if isinstance(old, property) else getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        recorder = _recorders.get(threading.get_ident())
+        if recorder is None:
+            return original(*args, **kwargs)
+        return wrapper(recorder, original, *args, **kwargs)
+
+    _put_in.append((owner, name, old))
+    new = property(wrapped) if isinstance(old, property) else staticmethod(wrapped) if static else wrapped
+    setattr(owner, name, new)
+
+
+def _parse(serialized: bytes) -> Any:
+    definition = dragon_pb2.OperatorDef()
+    definition.ParseFromString(serialized)
+    for place in reversed(range(len(definition.arg))):
+        if definition.arg[place].name == "cache_key":
+            del definition.arg[place]
+    return definition
+
+
+def _without_unused(gradients: List[Any], sources: Sequence[str]) -> List[Any]:
+    """Take out the gradients that nobody reads, as Dragon's eager backward does.
+
+    Otherwise a replay would leave gradients in tensors that get none from an eager step.
+    """
+    kept = {source + "_grad" for source in sources}
+    used = {name for each in gradients for name in each.input}
+    result = []
+    for each in gradients:
+        if each.type == "GradientGather" and not {each.output[0]} & (kept | used):
+            unused = set(each.input)
+            used -= unused
+        else:
+            result.append(each)
+    for each in result:
+        for place, name in enumerate(each.output):
+            if name not in kept and name not in used:
+                each.output[place] = ""
+    return result
+
+
+def active(workspace: Workspace) -> Optional[Recorder]:
+    """Return the recorder that is open in a workspace."""
+    return workspace.__dict__.get(_ACTIVE)
+
+
+def notify(workspace: Workspace, what: str, engine: Any) -> None:
+    """Tell an open recorder what an optimizer does in Python."""
+    recorder = active(workspace)
+    if recorder is not None:
+        getattr(recorder.observer, what)(engine)
+
+
+@contextlib.contextmanager
+def own_work(workspace: Workspace) -> Iterator[None]:
+    """Let an optimizer read what the function itself may not: a learning rate that is a tensor."""
+    recorder = active(workspace)
+    if recorder is None:
+        yield
+        return
+    before, recorder.own_work = recorder.own_work, True
+    try:
+        yield
+    finally:
+        recorder.own_work = before
+
+
+def is_grad_enabled() -> bool:
+    """Whether Dragon's tape records."""
+    return bool(grad_mode.is_grad_enabled())

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One graph from what a `Recorder` has seen: made, compared with others, fed and run."""
+
+import hashlib
+import weakref
+from typing import Any, Dict, List, Sequence, Set
+
+import numpy
+from dragon.core.framework import proto_util
+from dragon.core.proto import dragon_pb2
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import graphs, names, tensors, workspace
+from dragon_optim._dragon.recording import PREFIX, Recorder
+from dragon_optim._dragon.workspace import Workspace
+
+_OPTIONS: Dict[Any, bytes] = {}  # of a device, serialized: to make one takes as long as a small copy
+
+
+def signature(home: Workspace, tensor: Any) -> Any:
+    """Dtype, shape and device of a tensor; None if it is none that a graph of this workspace can be fed with.
+
+    The look at an argument in each call. Why it is None is for `workspace.check_tensor` to say.
+    """
+    if not isinstance(tensor, Tensor) or tensor._requires_grad:
+        return None
+    impl, device = tensor._impl, tensor._device
+    # A dead workspace's memory must not be touched: one of this workspace holds the tensor's own object.
+    pool = tensor._deleter
+    if impl is None or (pool is not home._handle_pool and not _is_ours(home, tensor)):
+        return None
+    if home.get_tensor(impl.name) is not impl or impl.size == 0:
+        return None
+    return impl.dtype, tuple(impl.dims), device.type, device.index
+
+
+def _is_ours(home: Workspace, tensor: Tensor) -> bool:
+    try:
+        workspace.check_tensor(tensor, home, "it")
+    except RuntimeError:
+        return False
+    return True
+
+
+def own_copy(home: Workspace, tensor: Tensor) -> Tensor:
+    """Return a copy in memory that a graph may use as its input."""
+    copy = names.tensor_pool(home).new(tensor._device)
+    overwrite(copy, tensor)
+    return copy
+
+
+def overwrite(target: Tensor, source: Tensor) -> None:
+    """Give a tensor the shape, the dtype and the values of another one."""
+    device = (source._device.type, source._device.index)
+    option = _OPTIONS.get(device)
+    if option is None:
+        option = _OPTIONS[device] = source._device.to_proto()
+    target._impl.CopyFrom(source._impl, option, option)
+
+
+def copy_for_user(home: Workspace, tensor: Tensor) -> Tensor:
+    """Return a copy that is like any tensor that Dragon makes, without a tape."""
+    copy = Tensor(
+        device=tensor._device.copy(), impl=home.create_tensor(scope="Variable"), deleter=home._handle_pool
+    )
+    overwrite(copy, tensor)
+    return copy
+
+
+def add_outputs(recorder: Recorder, tensors: Sequence[Tensor], level: int) -> List[Tensor]:
+    """Return tensors that hold the function's results when the graph has run.
+
+    From level 2 on they are copies, which no other operator of the graph touches. None owns its name: the
+    recording does, and who holds the tensors otherwise is a question of its own.
+    """
+    home, outputs = recorder.workspace, []
+    recorder.note_read(tensors)
+    for tensor in tensors:
+        if level < 2:
+            outputs.append(Tensor(device=tensor._device, impl=tensor._impl))
+            continue
+        outputs.append(names.tensor_pool(home).new(tensor._device))
+        recorder.record(graphs.operator("Identity", [tensor.id], [outputs[-1].id], tensor._device))
+    return outputs
+
+
+def protect(recorder: Recorder, level: int) -> None:
+    """Keep Dragon from computing in place where that would touch what lives on after the graph.
+
+    From level 2 on, an operator may write to the memory of an input that the graph has made and nobody
+    else reads. That must neither be a tensor that lives on (a gradient of a leaf, a parameter), nor may one
+    live on in such memory, which the next replay writes to. Another reader prevents it. Our own operators
+    never do it.
+    """
+    if level < 2:
+        return
+    leaf_gradients = {source + "_grad" for source in recorder.sources}
+    made: Set[str] = set()  # by the graph
+    passing: Set[str] = set()  # what leads from one gradient to the next
+    lasting: Set[str] = set()
+    readers: Dict[str, List[Any]] = {}
+    for definition, _ in recorder.operators:
+        for name in filter(None, definition.output):
+            made.add(name)
+            if "Gradient" in definition.type and name not in leaf_gradients:
+                passing.add(name)
+            elif not name.startswith(PREFIX):
+                lasting.add(name)
+        for name in definition.input:
+            readers.setdefault(name, []).append(definition)
+    for name, (definition, *others) in readers.items():
+        if others or name not in made or definition.type.startswith("DragonOptim"):
+            continue
+        if (
+            name in passing and level >= 3
+        ):  # it gets another name, which is not among those to compute in place
+            continue
+        if name in lasting or not lasting.isdisjoint(definition.output):
+            shape = proto_util.make_operator_def("Shape", [name], [recorder.held.create_ours("Shape")])
+            shape.device_option.CopyFrom(definition.device_option)
+            recorder.record(shape)
+
+
+def digest(recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor]) -> bytes:
+    """A number for what was recorded: equal where two recordings do the same with tensors of other names.
+
+    What was there before the recording counts by name, constants by content, all else by its place.
+    """
+    places: Dict[str, str] = {"": ""}
+    for kind, group in (("feed", feeds), ("output", [each for each in outputs if each._deleter])):
+        for number, tensor in enumerate(group):
+            places[tensor.id] = f"\0{kind}/{number}"
+            places[tensor.id + "_grad"] = f"\0{kind}/{number}_grad"
+    for name, array in recorder.constants.items():
+        places[name] = f"\0constant/{array.view.dtype}/{array.view.shape}/{array.view.tobytes().hex()}"
+
+    def place(name: str) -> str:
+        if name.startswith(PREFIX):
+            return places.setdefault(name, f"\0{len(places)}")
+        return places.get(name, name)
+
+    result = hashlib.sha256()
+    for recorded in recorder.operators:
+        operator = dragon_pb2.OperatorDef()
+        operator.CopyFrom(recorded.definition)
+        operator.name = place(operator.name)
+        for edges in (operator.input, operator.output):
+            edges[:] = [place(name) for name in edges]
+        for argument in operator.arg:
+            if argument.name == "name":  # of the forward operator
+                argument.s = place(argument.s.decode()).encode()
+        for part in (operator.SerializeToString(deterministic=True), repr(recorded.feeds).encode()):
+            result.update(len(part).to_bytes(8, "little") + part)
+    result.update(repr([place(output.id) for output in outputs]).encode())
+    return result.digest()
+
+
+class Replay:
+    """A graph that does what was recorded.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        What was recorded; closed.
+    feeds, outputs : list of Tensor
+        Where it reads the function's arguments from, and writes its results to.
+    level : int
+        Dragon's optimization of graphs: 1, 2 or 3.
+    """
+
+    def __init__(
+        self, recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor], level: int
+    ) -> None:
+        self._workspace = recorder.workspace
+        self.feeds, self.outputs = list(feeds), list(outputs)
+        self.read = list(recorder.read.values())  # with the feeds, which are nobody else's
+        self._constants = list(recorder.constants.values())
+        definition = dragon_pb2.GraphDef(name=names.unique_name(self._workspace, "Capture"))
+        definition.op.extend(each.definition for each in recorder.operators)
+        definition.arg.extend(
+            [proto_util.make_argument("optimization", level), proto_util.make_argument("phase", "TRAIN")]
+        )
+        if level >= 3:  # the gradients that must keep their names
+            kept = set(recorder.sources)
+            for each in definition.op:
+                if "Gradient" not in each.type:
+                    kept.update(name[: -len("_grad")] for name in each.input if name.endswith("_grad"))
+            definition.arg.append(proto_util.make_argument("grad_sources", sorted(kept)))
+        self._name = self._workspace.create_graph(definition)
+        self._finalizer = weakref.finalize(self, recorder.held.give_back)
+        self._finalizer.atexit = False
+
+    def run(self, inputs: Sequence[Tensor]) -> None:
+        """Feed the arguments and run the graph."""
+        for feed, tensor in zip(self.feeds, inputs):
+            overwrite(feed, tensor)
+        self._workspace.run_graph(self._name)
+
+
+def feed_stock(optimizer: Any, group: Dict[str, Any]) -> None:
+    """Write the hyper-parameters of one of Dragon's own optimizers where its operator reads them."""
+    for key, (_, by_group) in optimizer._hyper.items():
+        by_group[group["name"]].FromNumpy(numpy.array(group[key], "float32"), True)
+
+
+def stock_situation(home: Workspace, groups: Sequence[Any]) -> List[Any]:
+    """Which parameters one of Dragon's own optimizers would update now."""
+    found = []
+    for _, group in groups:
+        exist = tensors.have_data(home, [param.id + "_grad" for param in group["params"]])
+        found.append(list(zip(map(id, group["params"]), exist)))
+    return found
+
+
+def has_gradients(home: Workspace, leaves: Sequence[str]) -> List[bool]:
+    """Whether each of these leaves has a gradient."""
+    return tensors.have_data(home, [leaf + "_grad" for leaf in leaves])
+
+
+def state_of_read(read: Sequence[Tensor]) -> List[Any]:
+    """What must be as it was when a function was recorded, of the tensors that it reads."""
+    return [(tensor._requires_grad, tensor._impl.dtype) for tensor in read]
