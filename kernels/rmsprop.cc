@@ -37,8 +37,6 @@ struct Call {
   int threads;
 };
 
-void* Advance(void* data, int64_t bytes) { return data == nullptr ? nullptr : static_cast<char*>(data) + bytes; }
-
 RMSpropTensor Range(const Call& call, int64_t i, int64_t begin, int64_t end) {
   const RMSpropTensor& tensor = call.tensors[i];
   const int64_t state_begin = begin * ItemSize(ArithmeticDType(call.dtype));

@@ -59,28 +59,23 @@ void NumberBlocks(const Call& call, Scratch& scratch) {
   scratch.block_sums.resize(scratch.first_block.back() * kRMSpropShares);
 }
 
-const void* At(const void* data, int64_t bytes) {
-  return data == nullptr ? nullptr : static_cast<const char*>(data) + bytes;
-}
-void* At(void* data, int64_t bytes) { return data == nullptr ? nullptr : static_cast<char*>(data) + bytes; }
-
 RMSpropBackwardTensor Range(const RMSpropBackwardTensor& t, int64_t begin, int64_t end, int64_t item_size) {
   const int64_t bytes = begin * item_size;
   return {end - begin,
-          At(t.grad, bytes),
-          At(t.param, bytes),
-          At(t.square_avg, bytes),
-          At(t.momentum_buffer, bytes),
-          At(t.grad_avg, bytes),
-          At(t.from_param, bytes),
-          At(t.from_square_avg, bytes),
-          At(t.from_momentum_buffer, bytes),
-          At(t.from_grad_avg, bytes),
-          At(t.to_grad, bytes),
-          At(t.to_param, bytes),
-          At(t.to_square_avg, bytes),
-          At(t.to_momentum_buffer, bytes),
-          At(t.to_grad_avg, bytes)};
+          Advance(t.grad, bytes),
+          Advance(t.param, bytes),
+          Advance(t.square_avg, bytes),
+          Advance(t.momentum_buffer, bytes),
+          Advance(t.grad_avg, bytes),
+          Advance(t.from_param, bytes),
+          Advance(t.from_square_avg, bytes),
+          Advance(t.from_momentum_buffer, bytes),
+          Advance(t.from_grad_avg, bytes),
+          Advance(t.to_grad, bytes),
+          Advance(t.to_param, bytes),
+          Advance(t.to_square_avg, bytes),
+          Advance(t.to_momentum_buffer, bytes),
+          Advance(t.to_grad_avg, bytes)};
 }
 
 // Back through everything but the norms.

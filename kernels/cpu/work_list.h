@@ -26,6 +26,12 @@ constexpr int64_t kTensorCost = 64;
 // Threads take turns at the borders of cache lines: 64 elements of every dtype fill whole ones.
 constexpr int64_t kLineElements = 64;
 
+// Where a piece of a tensor begins in memory; nothing of a tensor that is absent.
+inline const void* Advance(const void* data, int64_t bytes) {
+  return data == nullptr ? nullptr : static_cast<const char*>(data) + bytes;
+}
+inline void* Advance(void* data, int64_t bytes) { return data == nullptr ? nullptr : static_cast<char*>(data) + bytes; }
+
 struct WorkPosition {
   int64_t tensor;
   int64_t element;
