@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import digits
 import matplotlib
 import numpy as np
 from dragon.vm import torch
@@ -162,26 +163,10 @@ def scan(weights, data, rates):
 
 # Plot
 
-STYLE = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": "#555555",
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-}
-
 
 def plot(found, scanned, curves, output):
     """Draw the search over the loss by rate, and both trainings, into the file `output`."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**digits.STYLE, "axes.titlepad": 6}):
         figure = Figure(figsize=(12, 5))
         figure.set_layout_engine("constrained", rect=(0.005, 0, 0.99, 0.9), wspace=0.05)
         title = "Handwritten digits: RMSprop's learning rate, learned through the training itself"
