@@ -4,7 +4,7 @@
 import contextlib
 import functools
 import warnings
-from typing import Any, ClassVar, Collection, Dict, List, Tuple
+from typing import Any, Callable, ClassVar, Collection, Dict, List, Tuple
 
 from dragon.vm.torch.core.optim import optimizer as stock
 
@@ -42,8 +42,7 @@ class Savable:
     _state: OptimizerState
     _hooks: hooks.HookTables
 
-    def _start(self) -> None:
-        raise NotImplementedError
+    _start: Callable[[], None]
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state of the optimizer in PyTorch's layout.

@@ -102,10 +102,9 @@ class ParameterState(MutableMapping):
             self._table.steps.view[self._slot.index] = value
         elif key in self._names and isinstance(value, Tensor):
             self._table.replace_state(self._slot, key, value)
+        elif key in self._names and self._table.differentiable:  # the tensor that is there may be on a tape
+            self._table.replace_state(self._slot, key, self._table.filled(self._slot.param, value))
         elif key in self._names:
-            if self._table.differentiable:  # the tensor that is there may be on a tape
-                self._slot.states.pop(key, None)
-                self._table.generation += 1
             graphs.tensor_from(value, self._table.state(self._slot, key))
         else:
             self._slot.extra[key] = value
