@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hooks
-from dragon_optim._dragon import collective, graphs, recording, replay, tape, workspace
+from dragon_optim._dragon import collective, graphs, recording, replay, tape, versions, workspace
 from dragon_optim._dragon.recording import NotCapturableError
 from dragon_optim._threads import OneAtATime
 from dragon_optim.engine import Engine
@@ -157,7 +157,7 @@ class CapturedFunction:
             looks = tuple(replay.signature(self._workspace, each) for each in inputs)
             if None in looks:
                 self._check_arguments(inputs, len(args), names)
-            signature = (len(args), names, looks, recording.is_grad_enabled())
+            signature = (len(args), names, looks, versions.is_recording())
             reason = self._eager_reason or self._reason_now()
             if reason is not None:
                 return self._run_eagerly(inputs, names, reason)
@@ -172,12 +172,7 @@ class CapturedFunction:
     # What is asked before anything runs.
 
     def _guard(self) -> None:
-        if workspace.current() is not self._workspace:
-            raise RuntimeError(
-                f"{self._name} was called under another Dragon workspace than the one it was made in (each "
-                "thread has its own, and reset_workspace() makes a new one): call it inside "
-                "`with workspace.as_default():` of that workspace, or capture it anew."
-            )
+        workspace.check_current(self._workspace, self._name, owner="it", remedy="capture it anew")
         recorder = recording.active(self._workspace)
         if recorder is not None and not recorder.in_this_thread:
             raise RuntimeError(

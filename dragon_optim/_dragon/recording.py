@@ -13,7 +13,6 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Pr
 import numpy
 from dragon.core.framework import backend
 from dragon.core.proto import dragon_pb2
-from dragon.vm.torch.core.autograd import grad_mode
 from dragon.vm.torch.core.autograd.function import Function
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.nn.modules.module import Module
@@ -500,8 +499,3 @@ def own_work(workspace: Workspace) -> Iterator[None]:
         yield
     finally:
         recorder.own_work = before
-
-
-def is_grad_enabled() -> bool:
-    """Whether Dragon's tape records."""
-    return bool(grad_mode.is_grad_enabled())

@@ -20,13 +20,15 @@ def current() -> Workspace:
     return workspace.get_workspace()
 
 
-def check_current(home: Workspace, what: str) -> None:
-    """Raise unless `home` is the current workspace."""
+def check_current(
+    home: Workspace, what: str, owner: str = "that the optimizer", remedy: str = "make a new optimizer"
+) -> None:
+    """Raise unless `home` is the current workspace. `owner` says in the error what was made there."""
     if current() is not home:
         raise RuntimeError(
-            f"{what} was called under another Dragon workspace than the one that the optimizer was made in "
-            "(each thread has its own, and reset_workspace() makes a new one): run it inside "
-            "`with workspace.as_default():` of that workspace, or make a new optimizer."
+            f"{what} was called under another Dragon workspace than the one {owner} was made in (each thread "
+            "has its own, and reset_workspace() makes a new one): run it inside "
+            f"`with workspace.as_default():` of that workspace, or {remedy}."
         )
 
 
