@@ -7,7 +7,6 @@ from typing import Any, Deque, Dict, Iterable, List, NamedTuple, Optional, Seque
 
 from dragon_optim import parameters, plan
 from dragon_optim._dragon import collective, graphs, native, tensors, workspace
-from dragon_optim._threads import OneAtATime
 from dragon_optim.slots import Slot, SlotTable
 
 _MAX_GRAPHS = 8  # of the eager updates of one optimizer, and as many kinds of operators
@@ -56,7 +55,7 @@ class NativeUpdate:
         self.hyper = graphs.HostArray(self.workspace, (1, len(numbers)), "float64")
         self.hyper.view[0] = numbers
         self.states = states
-        self.turn = OneAtATime()
+        self.turn = self.table.turn
         self._kind = kind
         self._weight_decay = weight_decay
         self._params: Dict[int, Any] = {}  # of the slots, by identity
@@ -146,7 +145,7 @@ class NativeUpdate:
     def operators(self, pairs: Sequence[Pair]) -> List[Any]:
         """Return the operators of an update: the checks, the mean over a process group, the updates."""
         parts: List[Tuple[_PairEdges, plan.Segment]] = []
-        for wave in _waves(pairs):
+        for wave in plan.waves(pairs, lambda pair: pair.slot):
             edges = _PairEdges(self, wave)
             plans = [
                 plan.GroupPlan(tuple(pair.slot for pair in wave if pair.row == row), self.states, True)
@@ -169,7 +168,7 @@ class NativeUpdate:
             if pair.slot.param.dtype == "float16":
                 raise RuntimeError("a Dragon process group cannot reduce float16 gradients on the CPU")
         names = list(dict.fromkeys(native.name(pair.grad) for pair in pairs))
-        return [native.all_reduce(process_group, names, pairs[0].slot.param.device)]
+        return [collective.all_reduce(process_group, names, pairs[0].slot.param.device, "MEAN")]
 
     def run(self, grads_and_vars: Iterable[Any]) -> None:
         """Update the variables now."""
@@ -282,15 +281,3 @@ def _own_weight_decay(variable: Any, number: int) -> Optional[float]:
     if own is not None and not own >= 0:
         raise ValueError(f"Invalid weight_decay value: {own} (of variable {number}; need weight_decay >= 0)")
     return own
-
-
-def _waves(pairs: Sequence[Pair]) -> List[List[Pair]]:
-    """Divide pairs so that no variable stands twice in a part: it is updated once for each of its pairs."""
-    waves: List[List[Pair]] = []
-    seen: Dict[int, int] = {}
-    for pair in pairs:
-        wave = seen[pair.slot.index] = seen.get(pair.slot.index, -1) + 1
-        if wave == len(waves):
-            waves.append([])
-        waves[wave].append(pair)
-    return waves

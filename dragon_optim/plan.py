@@ -1,7 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From parameter groups to operators: which parameters one operator updates, and with which edges."""
 
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    TypeVar,
+)
 
 from dragon.vm.torch.core.cpp import device as Device
 
@@ -10,6 +23,8 @@ from dragon_optim.slots import Slot, SlotTable
 
 _DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2}  # kernels/dtype.h
 MASTER_PARAM = "master_param"
+
+Member = TypeVar("Member")
 
 
 class GroupPlan(NamedTuple):
@@ -34,18 +49,17 @@ class Segment(NamedTuple):
         return [slot for _, slot in self.members]
 
 
-def _waves(plan: GroupPlan, wanted: Set[int]) -> Iterable[List[Tuple[int, Slot]]]:
-    """Divide a group's parameters so that none stands twice in a part."""
-    waves: List[List[Tuple[int, Slot]]] = []
+def waves(members: Iterable[Member], slot_of: Callable[[Member], Slot]) -> List[List[Member]]:
+    """Divide members so that no slot stands twice in a part: it is updated once for each of its members."""
+    parts: List[List[Member]] = []
     seen: Dict[int, int] = {}
-    for position, slot in enumerate(plan.slots):
-        if slot.index not in wanted:
-            continue
-        wave = seen[slot.index] = seen.get(slot.index, -1) + 1
-        if wave == len(waves):
-            waves.append([])
-        waves[wave].append((position, slot))
-    return waves
+    for member in members:
+        index = slot_of(member).index
+        number = seen[index] = seen.get(index, -1) + 1
+        if number == len(parts):
+            parts.append([])
+        parts[number].append(member)
+    return parts
 
 
 def segments(plans: Sequence[GroupPlan], slots: Iterable[Slot]) -> List[Segment]:
@@ -53,13 +67,14 @@ def segments(plans: Sequence[GroupPlan], slots: Iterable[Slot]) -> List[Segment]
     wanted = {slot.index for slot in slots}
     result = []
     for group, plan in enumerate(plans):
-        for wave in _waves(plan, wanted):
+        members = [member for member in enumerate(plan.slots) if member[1].index in wanted]
+        for wave in waves(members, lambda member: member[1]):
             by_dtype: Dict[str, List[Tuple[int, Slot]]] = {}
             for position, slot in wave:
                 by_dtype.setdefault(slot.param.dtype, []).append((position, slot))
-            for dtype, members in by_dtype.items():
+            for dtype, same in by_dtype.items():
                 states = plan.states + ((MASTER_PARAM,) if dtype == "float16" else ())
-                parts = [members] if plan.foreach else [[member] for member in members]
+                parts = [same] if plan.foreach else [[member] for member in same]
                 result += [Segment(group, dtype, states, tuple(part)) for part in parts]
     return result
 

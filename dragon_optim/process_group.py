@@ -129,7 +129,7 @@ class Reduction:
         key = str(process_group.arguments)
         if key not in self._reduce_graphs:
             operators = [
-                collective.all_reduce(process_group, packing.buffer.id, packing.device, "MEAN")
+                collective.all_reduce(process_group, [packing.buffer.id], packing.device, "MEAN")
                 for packing in self._packings
             ]
             self._reduce_graphs[key] = graphs.Graph(engine.workspace, operators)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Dragon's process groups."""
 
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 from dragon.core import distributed
 from dragon.vm.torch.core.cpp import device as Device
@@ -18,12 +18,12 @@ def group() -> Optional[Any]:
     return found
 
 
-def all_reduce(process_group: Any, name: str, device: Device, reduction: str) -> Any:
-    """Return the operator that reduces a tensor over the ranks in place, by ``MEAN`` or ``SUM``."""
+def all_reduce(process_group: Any, names: Sequence[str], device: Device, reduction: str) -> Any:
+    """Return the operator that reduces each tensor over the ranks in place, by ``MEAN`` or ``SUM``."""
     return graphs.operator(
         "Collective",
-        [name],
-        [name],
+        names,
+        names,
         device,
         operation="ALLREDUCE",
         reduction=reduction,
@@ -47,7 +47,7 @@ class Council:
         self._size = process_group.size
         self._ballot = graphs.HostArray(workspace, 4, "float64")
         self._graph = graphs.Graph(
-            workspace, [all_reduce(process_group, self._ballot.name, Device("cpu"), "SUM")]
+            workspace, [all_reduce(process_group, [self._ballot.name], Device("cpu"), "SUM")]
         )
 
     @property

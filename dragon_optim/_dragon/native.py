@@ -9,7 +9,6 @@ from dragon.core.framework import proto_util, types
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -87,20 +86,6 @@ def run_each(workspace: Workspace, operators: Sequence[Any], keep: bool) -> None
             key = f"{operator.type}/{hashlib.sha256(arguments).hexdigest()}"
             operator.arg.add().CopyFrom(proto_util.make_argument("cache_key", key))
         workspace.run_operator(operator)
-
-
-def all_reduce(process_group: Any, names: Sequence[str], device: Device) -> Any:
-    """Return the operator that takes the mean of each tensor over the ranks, in place."""
-    return graphs.operator(
-        "Collective",
-        names,
-        names,
-        device,
-        operation="ALLREDUCE",
-        reduction="MEAN",
-        root=0,
-        **process_group.arguments,
-    )
 
 
 class Execution(graph_lib.GraphExec):
