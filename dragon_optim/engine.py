@@ -312,6 +312,10 @@ class Engine:
     def prepare(self, groups: Sequence[Group], what: str) -> None:
         """Everything before the first graph of a call runs."""
         self.guard(what)
+        self.look(groups)
+
+    def look(self, groups: Sequence[Group]) -> None:
+        """The part of `prepare` that is left where somebody else has guarded the workspace."""
         with recording.own_work(self.workspace):
             self.sync(groups)
         self._join()

@@ -152,17 +152,15 @@ class CapturedFunction:
         """Run a step; see the class."""
         self._guard()
         with self._turn:
-            names = tuple(sorted(kwargs))
+            names = tuple(sorted(kwargs)) if kwargs else ()
             inputs = [*args, *(kwargs[name] for name in names)]
-            looks = tuple(replay.signature(self._workspace, each) for each in inputs)
+            looks = [replay.signature(self._workspace, each) for each in inputs]
             if None in looks:
                 self._check_arguments(inputs, len(args), names)
-            signature = (len(args), names, looks, versions.is_recording())
+            signature = (len(args), names, *looks, versions.is_recording())
             reason = self._eager_reason or self._reason_now()
             if reason is not None:
                 return self._run_eagerly(inputs, names, reason)
-            for engine, optimizer in self._optimizers.values():
-                engine.prepare(optimizer.param_groups, self._name)
             for variant in self._variants.get(signature, ()):
                 if variant.fits():
                     self._variants.move_to_end(signature)
@@ -209,16 +207,16 @@ class CapturedFunction:
                 )
 
     def _reason_now(self) -> Optional[str]:
+        """Why this call must run eagerly; the optimizers look at their groups."""
         if collective.group() is not None:
             return "in a process group the ranks agree on each step in Python"
-        if hooks.any_for_step(*(optimizer for _, optimizer in self._optimizers.values())):
-            return "a replay would not call the step hooks"
-        if any(group.get("differentiable") for group in self._groups()):
-            return "a step with differentiable=True makes new tensors of the parameters"
+        for engine, optimizer in self._optimizers.values():
+            engine.look(optimizer.param_groups)
+            if engine.is_differentiable:
+                return "a step with differentiable=True makes new tensors of the parameters"
+            if hooks.any_for_step(optimizer):
+                return "a replay would not call the step hooks"
         return None
-
-    def _groups(self) -> List[Dict[str, Any]]:
-        return [group for _, optimizer in self._optimizers.values() for group in optimizer.param_groups]
 
     # The three ways to run.
 
@@ -466,9 +464,14 @@ class _Variant:
         return (
             all(each.fits() for each in self._optimizers)
             and [module.training for module in self._modules] == self._training
-            and all(optimizer._sums_grad == before for optimizer, before, _ in self._stock)
             and replay.state_of_read(self.graph.read) == self._read
-            and replay.has_gradients(self._home, self._asked) == self._answers
+            and (not self._asked or replay.has_gradients(self._home, self._asked) == self._answers)
+            and (not self._stock or self._stock_fits())
+        )
+
+    def _stock_fits(self) -> bool:
+        return (
+            all(optimizer._sums_grad == before for optimizer, before, _ in self._stock)
             and replay.stock_situation(self._home, self.stock_groups) == self._stock_situation
         )
 

@@ -65,6 +65,8 @@ class WatchedGroups:
         self._group_slots: List[Tuple[Slot, ...]] = []  # one for each occurrence of a parameter
         self._seen_params: List[Tuple[Tensor, ...]] = []
         self._seen_values: List[Tuple[Any, ...]] = []
+        self._watched = (*self.keys, "foreach", "differentiable")
+        self._settled: List[Optional[Tuple[Any, ...]]] = []  # `_seen_values` where none can change in place
         self._numbers: List[Tuple[float, ...]] = []
         self._seen_trainable: List[bool] = []
         self._seen_moves = table.moves
@@ -132,13 +134,14 @@ class WatchedGroups:
         """For each group whose values may have changed: what they are now."""
         rows = {}
         for number, group in enumerate(groups):
-            missing = [key for key in self.keys if key not in group]
-            if missing:
-                raise KeyError(f"param_groups[{number}] lacks {missing[0]!r}; set it")
-            foreach, differentiable = group.get("foreach"), group.get("differentiable")
-            values = (*[group[key] for key in self.keys], foreach, differentiable)
-            if number < len(self._seen_values) and hyper.is_unchanged(values, self._seen_values[number]):
+            values = tuple(map(group.get, self._watched))
+            settled = self._settled[number] if number < len(self._settled) else None
+            # By identity: ``(0.1,) == (tensor,)`` is true in Dragon, whatever the tensor holds.
+            if settled is not None and all(map(operator.is_, values, settled)):
                 continue
+            for key in self.keys:
+                if key not in group:
+                    raise KeyError(f"param_groups[{number}] lacks {key!r}; set it")
             numbers = hyper.row(self._fields, group)
             states = self._states_of(number, numbers)
             rows[number] = _Row(values, numbers, states, check_modes(group))
@@ -188,6 +191,7 @@ class WatchedGroups:
             self._numbers.append(old_numbers[number] if row is None else row.numbers)
             if row is not None:
                 self.hyper.view[number, : len(row.numbers)] = row.numbers
+        self._settled = [values if hyper.are_immutable(values) else None for values in self._seen_values]
         if self.plans != old_plans:
             self.revision += 1
 

@@ -2,8 +2,7 @@
 """Hyper-parameters: what a group may hold, its range, and the row of numbers that an operator reads."""
 
 import math
-import operator
-from typing import Any, Dict, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, NamedTuple, Sequence, Tuple, Union
 
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
@@ -74,9 +73,6 @@ def row(fields: Sequence[Field], group: Dict[str, Any]) -> Tuple[float, ...]:
     return tuple(field.check(group[field.key]) for field in fields)
 
 
-def is_unchanged(values: Sequence[Any], seen: Sequence[Any]) -> bool:
-    """Whether these are the very objects seen before, and of types that cannot change in place.
-
-    Compared by identity: ``(0.1,) == (tensor,)`` is true in Dragon, whatever the tensor holds.
-    """
-    return all(map(operator.is_, values, seen)) and set(map(type, values)) <= _IMMUTABLE
+def are_immutable(values: Iterable[Any]) -> bool:
+    """Whether all are of types that cannot change in place: the same object is then the same value."""
+    return set(map(type, values)) <= _IMMUTABLE

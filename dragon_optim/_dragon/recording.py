@@ -8,7 +8,20 @@ way to Dragon. Everything that is put in the place of a method of Dragon's is ta
 import contextlib
 import functools
 import threading
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 import numpy
 from dragon.core.framework import backend
@@ -487,13 +500,17 @@ def notify(workspace: Workspace, what: str, engine: Any) -> None:
         getattr(recorder.observer, what)(engine)
 
 
-@contextlib.contextmanager
-def own_work(workspace: Workspace) -> Iterator[None]:
+def own_work(workspace: Workspace) -> ContextManager[None]:
     """Let an optimizer read what the function itself may not: a learning rate that is a tensor."""
     recorder = active(workspace)
-    if recorder is None:
-        yield
-        return
+    return _NOTHING if recorder is None else _own_work(recorder)
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _own_work(recorder: Recorder) -> Iterator[None]:
     before, recorder.own_work = recorder.own_work, True
     try:
         yield

@@ -3,11 +3,13 @@
 
 import hashlib
 import weakref
+from operator import attrgetter
 from typing import Any, Dict, List, Sequence, Set
 
 import numpy
 from dragon.core.framework import proto_util
 from dragon.core.proto import dragon_pb2
+from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import graphs, names, tensors, workspace
@@ -27,11 +29,9 @@ def signature(home: Workspace, tensor: Any) -> Any:
     impl, device = tensor._impl, tensor._device
     # A dead workspace's memory must not be touched: one of this workspace holds the tensor's own object.
     pool = tensor._deleter
-    if impl is None or (pool is not home._handle_pool and not _is_ours(home, tensor)):
+    if impl is None or (pool is not home._handle_pool and not _is_ours(home, tensor)) or impl.size == 0:
         return None
-    if home.get_tensor(impl.name) is not impl or impl.size == 0:
-        return None
-    return impl.dtype, tuple(impl.dims), device.type, device.index
+    return impl.dtype, *impl.dims, device._type, device._index
 
 
 def _is_ours(home: Workspace, tensor: Tensor) -> bool:
@@ -40,6 +40,9 @@ def _is_ours(home: Workspace, tensor: Tensor) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+_NEW: Dict[str, Any] = vars(Tensor(device=Device("cpu")))
 
 
 def own_copy(home: Workspace, tensor: Tensor) -> Tensor:
@@ -60,8 +63,9 @@ def overwrite(target: Tensor, source: Tensor) -> None:
 
 def copy_for_user(home: Workspace, tensor: Tensor) -> Tensor:
     """Return a copy that is like any tensor that Dragon makes, without a tape."""
-    copy = Tensor(
-        device=tensor._device.copy(), impl=home.create_tensor(scope="Variable"), deleter=home._handle_pool
+    copy: Tensor = Tensor.__new__(Tensor)  # its constructor takes as long as the copy
+    copy.__dict__.update(
+        _NEW, _device=tensor._device, _impl=home.create_tensor(scope="Variable"), _deleter=home._handle_pool
     )
     overwrite(copy, tensor)
     return copy
@@ -217,6 +221,9 @@ def has_gradients(home: Workspace, leaves: Sequence[str]) -> List[bool]:
     return tensors.have_data(home, [leaf + "_grad" for leaf in leaves])
 
 
+_state = attrgetter("_requires_grad", "_impl.dtype")
+
+
 def state_of_read(read: Sequence[Tensor]) -> List[Any]:
     """What must be as it was when a function was recorded, of the tensors that it reads."""
-    return [(tensor._requires_grad, tensor._impl.dtype) for tensor in read]
+    return list(map(_state, read))
