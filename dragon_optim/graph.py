@@ -5,6 +5,7 @@ import contextlib
 import functools
 import gc
 import warnings
+import weakref
 from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -14,6 +15,7 @@ from dragon_optim import hooks
 from dragon_optim._dragon import collective, graphs, recording, replay, tape, versions, workspace
 from dragon_optim._dragon.recording import NotCapturableError
 from dragon_optim._threads import OneAtATime
+from dragon_optim.captured import Observer, Result, Variant
 from dragon_optim.engine import Engine
 from dragon_optim.optimizer import Optimizer
 from dragon_optim.parameters import type_name
@@ -133,17 +135,37 @@ class CapturedFunction:
         self._workspace = workspace.current()
         self._alive = graphs.HostArray(self._workspace, 1, "int64")  # until the workspace is cleared
         self._turn = OneAtATime()
-        self._variants: OrderedDict[Any, List[_Variant]] = OrderedDict()  # by signature, the latest last
+        self._variants: OrderedDict[Any, List[Variant]] = OrderedDict()  # by signature, the latest last
         self._graphs: Dict[bytes, replay.Replay] = {}
         self._optimizers: Dict[int, Tuple[Engine, Any]] = {}  # all that took part so far
         self._eager_reason: Optional[str] = None  # why it is never captured
         self._warned: List[str] = []
+        self._methods: Dict[int, Tuple[CapturedFunction, Any]] = {}  # by id of the object
         self.replays = 0
 
     @property
     def graphs(self) -> int:
         """How many graphs were made."""
         return len(self._graphs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """Give each object whose method was captured a captured function of its own."""
+        if instance is None:
+            return self
+        key = id(instance)
+        of_instance = self._methods.get(key)
+        if of_instance is None:
+            try:
+                reference = weakref.ref(instance, lambda _: self._methods.pop(key, None))
+            except TypeError as error:
+                raise TypeError(
+                    f"{self._name} is a method of {type_name(instance)}, which has no weak references: add "
+                    "'__weakref__' to its __slots__"
+                ) from error
+            method = _Method(self._fn, reference)
+            of_instance = CapturedFunction(method, self._level, self._max_graphs), reference
+            self._methods[key] = of_instance
+        return CapturedMethod(instance, self._fn, of_instance[0])
 
     def __repr__(self) -> str:
         return f"<CapturedFunction of {self._fn!r}: {self.graphs} graphs, {self.replays} replays>"
@@ -223,14 +245,14 @@ class CapturedFunction:
     def _run_eagerly(self, inputs: Sequence[Tensor], names: Sequence[str], reason: str) -> Any:
         self._warn(reason)
         copies = [replay.own_copy(self._workspace, each) for each in inputs]
-        result = _Result(self._call(copies, names), self._name)
+        result = Result(self._call(copies, names), self._name)
         return result.rebuild([replay.copy_for_user(self._workspace, each) for each in result.tensors])
 
     def _call(self, inputs: Sequence[Tensor], names: Sequence[str]) -> Any:
         positional = len(inputs) - len(names)
         return self._fn(*inputs[:positional], **dict(zip(names, inputs[positional:])))
 
-    def _replay(self, variant: "_Variant", inputs: Sequence[Tensor]) -> Any:
+    def _replay(self, variant: Variant, inputs: Sequence[Tensor]) -> Any:
         graph = variant.graph
         for optimizer, group in variant.stock_groups:
             replay.feed_stock(optimizer, group)
@@ -247,13 +269,13 @@ class CapturedFunction:
             return self._run_eagerly(
                 inputs, names, f"its calls need more than max_graphs={self._max_graphs} different graphs"
             )
-        observer = _Observer(self._workspace, self._optimizers)
+        observer = Observer(self._workspace, self._optimizers)
         recorder = recording.Recorder(self._workspace, observer)
         observer.recorder = recorder
         feeds = [replay.own_copy(self._workspace, each) for each in inputs]
         try:
             with recorder:
-                result = _Result(self._call(feeds, names), self._name)
+                result = Result(self._call(feeds, names), self._name)
             if recorder.refusal is not None:  # and the function has caught it
                 raise recorder.refusal
             returned = [replay.copy_for_user(self._workspace, each) for each in result.tensors]
@@ -269,7 +291,7 @@ class CapturedFunction:
             recorder.held.give_back()
             raise
         if reason is None:
-            self._remember(signature, _Variant(graph, observer, result))
+            self._remember(signature, Variant(graph, observer, result))
         else:
             recorder.held.give_back()
             self._warn(reason)
@@ -286,7 +308,7 @@ class CapturedFunction:
             self._graphs[digest] = replay.Replay(recorder, feeds, outputs, self._level)
         return self._graphs[digest]
 
-    def _remember(self, signature: Any, variant: "_Variant") -> None:
+    def _remember(self, signature: Any, variant: Variant) -> None:
         variants = self._variants.setdefault(signature, [])
         variants.insert(0, variant)
         del variants[_MAX_SITUATIONS:]
@@ -297,6 +319,41 @@ class CapturedFunction:
         if reason not in self._warned:
             self._warned.append(reason)
             warnings.warn(f"{self._name} runs eagerly: {reason}.", UserWarning, stacklevel=4)
+
+
+class _Method:
+    """A method of an object that it does not keep alive."""
+
+    def __init__(self, fn: Callable[..., Any], reference: "weakref.ref[Any]") -> None:
+        functools.update_wrapper(self, fn)
+        self._fn = fn
+        self._reference = reference
+
+    def __repr__(self) -> str:
+        return f"method {self._fn.__qualname__} of {self._reference()!r}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._fn(self._reference(), *args, **kwargs)
+
+
+class CapturedMethod:
+    """A `CapturedFunction` of an object's method, and the object."""
+
+    def __init__(self, instance: Any, fn: Callable[..., Any], captured: CapturedFunction) -> None:
+        functools.update_wrapper(self, captured, updated=())
+        self.__self__ = instance
+        self.__wrapped__ = functools.partial(fn, instance)
+        self._captured = captured
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a step; see `CapturedFunction`."""
+        return self._captured(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._captured, name)
+
+    def __repr__(self) -> str:
+        return repr(self._captured)
 
 
 def _all_of(turns: Sequence[OneAtATime]) -> Any:
@@ -320,170 +377,3 @@ def _kept_tensors(recorder: recording.Recorder) -> Optional[str]:
         "it keeps a tensor after it has returned (in a list, an attribute or a closure), where a replay "
         "would not put a new one; return the tensor instead, or update one that was made before by copy_()"
     )
-
-
-class _Result:
-    """What a function has returned: its tensors, and how they stand."""
-
-    def __init__(self, value: Any, name: str) -> None:
-        self._keys: Optional[List[Any]] = None
-        self._type = type(value)
-        if value is None:
-            self.tensors: List[Tensor] = []
-        elif isinstance(value, Tensor):
-            self.tensors = [value]
-        elif self._type in (tuple, list):
-            self.tensors = list(value)
-        elif self._type is dict:
-            self._keys, self.tensors = list(value), list(value.values())
-        else:
-            raise TypeError(_WRONG_RESULT.format(name, type_name(value)))
-        for each in self.tensors:
-            if not isinstance(each, Tensor):
-                raise TypeError(_WRONG_RESULT.format(name, f"a {self._type.__name__} with {type_name(each)}"))
-
-    def rebuild(self, tensors: List[Tensor]) -> Any:
-        """Return the same with other tensors."""
-        if self._type is list:
-            return tensors
-        if self._type is tuple:
-            return tuple(tensors)
-        if self._keys is not None:
-            return dict(zip(self._keys, tensors))
-        return tensors[0] if tensors else None
-
-
-_WRONG_RESULT = (
-    "{} returned {}; it may return None, a tensor, or a tuple, list or dict of tensors, since a replay knows "
-    "no other values"
-)
-
-
-class _Observer:
-    """What the optimizers of this package do while a function is recorded."""
-
-    def __init__(self, home: workspace.Workspace, known: Dict[int, Tuple[Engine, Any]]) -> None:
-        self.recorder: Any = None
-        self.known = known
-        self.seen: Dict[int, _Optimizer] = {}
-        self._last_passes = tape.last_passes(home)
-        self._flags: Dict[str, graphs.HostArray] = {}
-        for engine, _ in known.values():
-            self.prepared(engine)
-
-    def prepared(self, engine: Engine) -> None:
-        """An optimizer has looked at its groups."""
-        if self.recorder is not None and engine.is_differentiable:
-            raise self.recorder.refuse(_DIFFERENTIABLE)
-        if id(engine) not in self.seen:
-            self.seen[id(engine)] = _Optimizer(
-                engine, engine.situation(), engine.not_summed_yet(self._last_passes), engine.hyper_values()
-            )
-            self.known.setdefault(id(engine), (engine, engine.optimizer()))
-        self._flags.update((array.name, array) for array in engine.flags())
-
-    def summed(self, engine: Engine) -> None:
-        """An optimizer has summed its gradients."""
-        self.seen[id(engine)].sums = True
-        self.recorder.events.append(("summed", engine))
-
-    def round_ended(self, engine: Engine) -> None:
-        """An optimizer has forgotten its sums."""
-        self.recorder.record_fill(engine.table.summed)
-
-    def flag(self, name: str) -> Optional[graphs.HostArray]:
-        """The array of this name, if it is one that Python writes before each graph runs."""
-        return self._flags.get(name)
-
-    def before_graph(self) -> None:
-        """A graph of an optimizer is about to run."""
-        if any(each.engine.hyper_values() != each.hyper for each in self.seen.values()):
-            self.recorder.eager_reason = _CHANGES_HYPER
-
-    def finish(self) -> None:
-        """The function has returned."""
-        for each in self.seen.values():
-            engine, optimizer = self.known[id(each.engine)]
-            engine.sync(optimizer.param_groups)
-            for group in optimizer.param_groups:
-                if any(isinstance(value, Tensor) and self.recorder.writes(value) for value in group.values()):
-                    self.recorder.eager_reason = _CHANGES_HYPER
-        self.before_graph()
-
-
-_DIFFERENTIABLE = (
-    "a step with differentiable=True makes new tensors of the parameters, which a graph cannot follow: set "
-    "it to False in the groups, or call the function without capturing it"
-)
-_CHANGES_HYPER = "it changes hyper-parameters; change them between two calls, and step schedulers there too"
-
-
-class _Optimizer:
-    """An optimizer that took part in a recording, as it was when the function was called."""
-
-    def __init__(self, engine: Engine, situation: Any, not_summed_yet: Any, hyper: bytes) -> None:
-        self.engine = engine
-        self.hyper = hyper
-        self.sums = False  # whether sum_grad() was called
-        self._situation = situation
-        self._not_summed_yet = not_summed_yet
-
-    def fits(self) -> bool:
-        """Whether it is in the same situation now."""
-        if self.engine.situation() != self._situation:
-            return False
-        if not self.sums:
-            return True
-        return self.engine.not_summed_yet(tape.last_passes(self.engine.workspace)) == self._not_summed_yet
-
-
-class _Variant:
-    """A graph, and when it does what the function would do."""
-
-    def __init__(self, graph: replay.Replay, observer: _Observer, result: _Result) -> None:
-        recorder = observer.recorder
-        self.graph = graph
-        self.result = result
-        self.stock_groups = recorder.stock_groups
-        self._optimizers = list(observer.seen.values())
-        self.engines = [each.engine for each in self._optimizers]
-        self._events = recorder.events
-        self._modules = [module for module, _ in recorder.modules.values()]
-        self._training = [training for _, training in recorder.modules.values()]
-        self._stock = [
-            (optimizer, summing, optimizer._sums_grad) for optimizer, summing in recorder.stock.values()
-        ]
-        self._read = replay.state_of_read(graph.read)
-        self._home = recorder.workspace
-        self._asked = list(recorder.expected_gradients)
-        self._answers = list(recorder.expected_gradients.values())
-        self._stock_situation = replay.stock_situation(self._home, self.stock_groups)
-
-    def fits(self) -> bool:
-        """Whether nothing has changed that decides what the function computes."""
-        return (
-            all(each.fits() for each in self._optimizers)
-            and [module.training for module in self._modules] == self._training
-            and replay.state_of_read(self.graph.read) == self._read
-            and (not self._asked or replay.has_gradients(self._home, self._asked) == self._answers)
-            and (not self._stock or self._stock_fits())
-        )
-
-    def _stock_fits(self) -> bool:
-        return (
-            all(optimizer._sums_grad == before for optimizer, before, _ in self._stock)
-            and replay.stock_situation(self._home, self.stock_groups) == self._stock_situation
-        )
-
-    def catch_up(self, home: workspace.Workspace) -> None:
-        """Do in Python what the function would have done beside its operators."""
-        for what, subject in self._events:
-            if what == "backward":
-                tape.mark(home, subject)
-            else:
-                subject.catch_up(summed=True)
-        for each in self._optimizers:
-            if each.sums or each.engine.round_open:
-                each.engine.catch_up(summed=False)
-        for optimizer, _, after in self._stock:
-            optimizer._sums_grad = after

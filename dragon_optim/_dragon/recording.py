@@ -33,89 +33,16 @@ from dragon.vm.torch.core.optim import optimizer as stock
 from dragon.vm.torch.core.optim import rmsprop, sgd
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, names
+from dragon_optim._dragon import graphs, interception, names
+from dragon_optim._dragon.held_names import PREFIX, HeldNames
+from dragon_optim._dragon.interception import Wrapper
 from dragon_optim._dragon.workspace import Workspace
 
-PREFIX = names.PRIVATE  # of every name that is made while something is recorded
 _ACTIVE = "_dragon_optim_recorder"  # attribute of a workspace
 
 
 class NotCapturableError(RuntimeError):
     """What the function does cannot be replayed."""
-
-
-class HeldNames(Workspace.HandlePool):
-    """Hands out names of their own kind, and keeps each until `give_back`, even if its tensor has died.
-
-    A graph goes on writing to its tensors, and gradient operators find what a forward one saved under the
-    name of that one.
-    """
-
-    def __init__(self, workspace: Workspace) -> None:
-        super().__init__(workspace)
-        self._alive: Set[str] = set()
-        self._dead: Set[str] = set()
-        self._derived: Set[str] = set()
-        self._closed = False
-
-    def create(self, key: str) -> str:
-        """Make a name."""
-        name: str = names.dragon_pool(self._weak_parent()).create(PREFIX + key)
-        self._alive.add(name)
-        return name
-
-    def create_ours(self, key: str) -> str:
-        """Make a name that no Python object holds."""
-        name = self.create(key)
-        self.release(name)
-        return name
-
-    def release(self, handle: str) -> None:
-        """The tensor or operator of this name is gone."""
-        if handle in self._alive:
-            self._alive.discard(handle)
-            self._dead.add(handle)
-            if self._closed:
-                self._reset()
-        elif handle not in self._dead:
-            workspace = self._weak_parent()
-            if workspace is not None:
-                names.dragon_pool(workspace).release(handle)
-
-    def derive(self, tensors: Sequence[str]) -> None:
-        """Take note of tensors that operators make beside those of `create`: gradients of intermediates."""
-        self._derived.update(name for name in tensors if name.startswith(PREFIX))
-
-    def kept_tensors(self) -> Set[str]:
-        """The names of the tensors that somebody still refers to."""
-        workspace = self._weak_parent()
-        return {name for name in self._alive if workspace.get_tensor(name) is not None}
-
-    def give_back(self) -> None:
-        """Free what is dead; what is alive still is freed when it dies."""
-        if self._weak_parent() is None:
-            return
-        self._closed = True
-        # The others are names of operators, which nobody releases when no backward pass went through them.
-        tensors = self.kept_tensors()
-        self._dead |= self._alive - tensors
-        self._alive = tensors
-        self._reset()
-
-    def _reset(self) -> None:
-        workspace = self._weak_parent()
-        if workspace is None:
-            return
-        alive = tuple(name + "_" for name in self._alive)
-        freed = {name for name in self._derived if not name.startswith(alive) and name not in self._alive}
-        for name in sorted(freed | self._dead):
-            tensor = workspace.get_tensor(name)
-            if tensor is not None:
-                tensor.Reset()
-        self._derived -= freed
-        for name in self._dead:
-            names.use_again(workspace, name)
-        self._dead = set()
 
 
 class Observer(Protocol):
@@ -171,14 +98,14 @@ class Recorder:
             self._put("_handle_pool", self.held)
             for name in ("run_operator", "run_backward", "run_graph"):
                 self._put(name, functools.partial(getattr(self, "_" + name), getattr(workspace, name)))
-            _put_wrappers(self)
+            interception.put_in(self, _wrappers())
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *error: Any) -> None:
-        _take_wrappers_out()
+        interception.take_out()
         while self._undo:
             self._undo.pop()()
         self.workspace.__dict__.pop(_ACTIVE, None)
@@ -407,55 +334,17 @@ def refuse_also(owner: Any, *methods: str) -> None:
     _REFUSED.extend((owner, method, _CHANGES) for method in methods)
 
 
-# Classes are shared by all threads, and several may record at once, each in its own workspace. So the first
-# recorder puts the wrappers in, the last takes them out, and each call finds the recorder of its thread.
-_recorders: Dict[int, Recorder] = {}
-_wrappers_turn = threading.Lock()
-_put_in: List[Tuple[Any, str, Any]] = []  # class, name, what stood there
-
-
-def _put_wrappers(recorder: Recorder) -> None:
-    with _wrappers_turn:
-        if not _recorders:
-            _wrap(Function, "forward", Recorder._forward, static=True)
-            _wrap(Module, "__call__", Recorder._call_module)
-            _wrap(stock.Optimizer, "_update_group", Recorder._update_stock)
-            _wrap(stock.Optimizer, "sum_grad", Recorder._stock_method)
-            _wrap(stock.Optimizer, "step", Recorder._stock_method)
-            _wrap(stock.Optimizer, "zero_grad", Recorder._stock_zero_grad)
-            _wrap(Tensor, "copy_", Recorder._copy)
-            _wrap(Tensor, "grad", Recorder._read_grad)
-            for owner, method, remedy in _REFUSED:
-                _wrap(owner, method, functools.partial(Recorder._refuse, remedy=remedy))
-        _recorders[threading.get_ident()] = recorder
-
-
-def _take_wrappers_out() -> None:
-    with _wrappers_turn:
-        _recorders.pop(threading.get_ident(), None)
-        while _put_in and not _recorders:
-            owner, name, old = _put_in.pop()
-            if old is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, old)
-
-
-def _wrap(owner: Any, name: str, wrapper: Any, static: bool = False) -> None:
-    """Put `wrapper` before a method, or a property, of a class."""
-    old: Any = owner.__dict__.get(name)  # None where a base class has it
-    original: Any = old.fget if isinstance(old, property) else getattr(owner, name)
-
-    @functools.wraps(original)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        recorder = _recorders.get(threading.get_ident())
-        if recorder is None:
-            return original(*args, **kwargs)
-        return wrapper(recorder, original, *args, **kwargs)
-
-    _put_in.append((owner, name, old))
-    new = property(wrapped) if isinstance(old, property) else staticmethod(wrapped) if static else wrapped
-    setattr(owner, name, new)
+def _wrappers() -> Iterator[Wrapper]:
+    yield Wrapper(Function, "forward", Recorder._forward, static=True)
+    yield Wrapper(Module, "__call__", Recorder._call_module)
+    yield Wrapper(stock.Optimizer, "_update_group", Recorder._update_stock)
+    yield Wrapper(stock.Optimizer, "sum_grad", Recorder._stock_method)
+    yield Wrapper(stock.Optimizer, "step", Recorder._stock_method)
+    yield Wrapper(stock.Optimizer, "zero_grad", Recorder._stock_zero_grad)
+    yield Wrapper(Tensor, "copy_", Recorder._copy)
+    yield Wrapper(Tensor, "grad", Recorder._read_grad)
+    for owner, method, remedy in _REFUSED:
+        yield Wrapper(owner, method, functools.partial(Recorder._refuse, remedy=remedy))
 
 
 def _parse(serialized: bytes) -> Any:

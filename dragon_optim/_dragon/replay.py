@@ -13,7 +13,8 @@ from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import graphs, names, tensors, workspace
-from dragon_optim._dragon.recording import PREFIX, Recorder
+from dragon_optim._dragon.held_names import PREFIX
+from dragon_optim._dragon.recording import Recorder
 from dragon_optim._dragon.workspace import Workspace
 
 _OPTIONS: Dict[Any, bytes] = {}  # of a device, serialized: to make one takes as long as a small copy
