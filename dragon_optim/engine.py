@@ -5,8 +5,9 @@ The way of a step that was made before is a comparison of the groups with what w
 ``run_graph``.
 """
 
-import functools
-from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+import numpy
 
 from dragon_optim import differentiable, hyper, parameters, plan
 from dragon_optim._dragon import (
@@ -22,6 +23,8 @@ from dragon_optim._dragon import (
 from dragon_optim.groups import Group, WatchedGroups
 from dragon_optim.process_group import Reduction
 from dragon_optim.slots import Slot, SlotTable
+
+Part = Tuple[Sequence[Slot], Callable[[Sequence[Slot]], List[Any]]]  # of a step: slots, and their operators
 
 
 class Engine:
@@ -62,8 +65,9 @@ class Engine:
         # one after another (layers unfrozen, experts chosen) get graphs of their own, each at least twice as
         # large as the next. Dragon never frees a graph: one of all for each that joins would be n squared.
         self._batches: List[List[Slot]] = []
+        self._joined_slots: Optional[Tuple[List[str], numpy.ndarray]] = None  # of all batches
         self._graphs: Dict[Any, Optional[graphs.Graph]] = {}  # by structure
-        self._current: Dict[Any, Optional[graphs.Graph]] = {}  # by key, while nothing changes
+        self._current: Dict[Any, List[graphs.Graph]] = {}  # by key, while nothing changes
         self._current_of: Any = None  # the revisions that they are for
         self._generation = 0
         self._summed_passes = 0  # backward passes that sum_grad() has seen
@@ -90,6 +94,8 @@ class Engine:
             self._waiting_of = self._groups.slots
             self._waiting = [slot for slot in self._groups.slots if not slot.joined]
             self._batches = [[slot for slot in self._groups.slots if slot.joined]]
+            self._joined_slots = None
+            self._current.clear()
         if self._waiting:
             flags = tensors.require_grad([slot.param for slot in self._waiting])
             candidates = [slot for slot, flag in zip(self._waiting, flags) if flag]  # no frozen backbone
@@ -108,6 +114,7 @@ class Engine:
             last = self._batches.pop()
             self._batches[-1] = self._batches[-1] + last
         self._current.clear()
+        self._joined_slots = None
 
     # What a recorded step asks of the groups.
 
@@ -154,14 +161,16 @@ class Engine:
         """What the operators of an update share."""
         return plan.Edges(self.table, self._groups.hyper, summed, given)
 
-    def run(self, key: Any, slots: Sequence[Slot], make: Callable[[Sequence[Slot]], List[Any]]) -> None:
-        """Run the graph of `key` over some slots.
+    def run(self, key: Any, parts: Callable[[], Iterable[Part]]) -> None:
+        """Run graphs one after another; `key` says which.
 
-        When a structure is met first, `make` gives the operators from the slots; it may give none. Where
-        parameters become other tensors in each step, no structure is met twice, and no graph is made.
+        When a structure is met first, `parts` gives the slots of each graph, and what makes its operators
+        from them: it may make none. Where parameters become other tensors in each step, no structure is met
+        twice, and no graph is made.
         """
         if self._groups.differentiable:
-            graphs.run_once(self.workspace, make(slots))
+            for slots, make in parts():
+                graphs.run_once(self.workspace, make(slots))
             return
         if self._generation != self.table.generation:
             self._generation = self.table.generation
@@ -171,18 +180,25 @@ class Engine:
         if self._current_of != revisions:
             self._current_of = revisions
             self._current.clear()
-        if key not in self._current:
-            dtypes = tuple((slot.index, slot.param.dtype) for slot in slots)
-            structure = (key, dtypes, self._groups.structure())
-            if structure not in self._graphs:
-                # Dtypes and devices may have changed since the parameters were taken.
-                parameters.check([slot.param for slot in slots], self.workspace, allow_non_leaf=True)
-                operators = make(slots)
-                self._graphs[structure] = graphs.Graph(self.workspace, operators) if operators else None
-            self._current[key] = self._graphs[structure]
-        graph = self._current[key]
-        if graph is not None:
+        current = self._current.get(key)
+        if current is None:
+            found = [self._graph(key, *part) for part in parts()]
+            current = self._current[key] = [graph for graph in found if graph is not None]
+        for graph in current:
             graph.run()
+
+    def _graph(
+        self, key: Any, slots: Sequence[Slot], make: Callable[[Sequence[Slot]], List[Any]]
+    ) -> Optional[graphs.Graph]:
+        """Return the graph of these slots; None if it would have no operators."""
+        dtypes = tuple((slot.index, slot.param.dtype) for slot in slots)
+        structure = (key, make.__name__, dtypes, self._groups.structure())
+        if structure not in self._graphs:
+            # Dtypes and devices may have changed since the parameters were taken.
+            parameters.check([slot.param for slot in slots], self.workspace, allow_non_leaf=True)
+            operators = make(slots)
+            self._graphs[structure] = graphs.Graph(self.workspace, operators) if operators else None
+        return self._graphs[structure]
 
     def taking(self, summed: bool) -> List[Slot]:
         """The slots whose gradients (sums) are edges."""
@@ -208,12 +224,15 @@ class Engine:
         parts = plan.segments(self._groups.plans, slots)
         return [self.edges(summed).update(self._kind, part) for part in parts]
 
-    def _run_update(self, summed: bool) -> None:
+    def _update_parts(self, summed: bool) -> List[Part]:
         def check(slots: Sequence[Slot]) -> List[Any]:
             return self.check_operators(summed, slots)
 
         def update(slots: Sequence[Slot]) -> List[Any]:
             return self._update_operators(summed, slots)
+
+        def step(slots: Sequence[Slot]) -> List[Any]:
+            return check(slots) + update(slots)
 
         batches = self._batches
         if summed:  # another rank of a process group may have a sum where this one never had a gradient
@@ -221,17 +240,11 @@ class Engine:
             batches = [[slot for slot in batch if slot.sum is not None] for batch in batches]
             batches = [batch for batch in batches if batch]
         if len(batches) == 1:
-            self._run_batches(("step", summed), batches, lambda slots: check(slots) + update(slots))
-        else:  # all checks before the first update
-            self._run_batches(("check", summed), batches, check)
-            self._run_batches(("update", summed), batches, update)
+            return [(batches[0], step)]
+        return [(batch, check) for batch in batches] + [(batch, update) for batch in batches]
 
-    def _run_batches(
-        self, key: Any, batches: Sequence[Sequence[Slot]], make: Callable[[Sequence[Slot]], List[Any]]
-    ) -> None:
-        """Run a graph for each batch of slots; `make` gives its operators."""
-        for number, batch in enumerate(batches):
-            self.run((key, number, len(batch)), batch, make)
+    def _batch_parts(self, make: Callable[[Sequence[Slot]], List[Any]]) -> List[Part]:
+        return [(batch, make) for batch in self._batches]
 
     # What a captured function must know: see graph.py.
 
@@ -305,7 +318,7 @@ class Engine:
         if self._groups.differentiable and self._function is not None:
             differentiable.Step(self, self._function, summed, gradients).run()
         else:
-            self._run_update(summed)
+            self.run(("step", summed), lambda: self._update_parts(summed))
         if summed:
             self.end_round()
 
@@ -338,26 +351,37 @@ class Engine:
 
     def _sum_grad(self, groups: Sequence[Group]) -> None:
         self.prepare(groups, "sum_grad()")
-        slots = self.taking(summed=False)
-        reached = tape.reached_since(self.workspace, [slot.name for slot in slots], self._summed_passes)
+        names, indices = self._joined()
         fresh = self.table.fresh.view
         fresh[:] = 0
-        for slot, each in zip(slots, reached):
-            fresh[slot.index] = each
+        fresh[indices] = tape.reached_since(self.workspace, names, self._summed_passes)
         fresh &= self.table.trainable.view
         if not fresh.any():
             return
-        if len(self._batches) > 1:  # all checks before the first sum
-            self._run_batches(
-                "check_grad", self._batches, functools.partial(self._accumulate, only_check=True)
-            )
-        self._run_batches("sum_grad", self._batches, self._accumulate)
+        self.run("sum_grad", self._sum_parts)
         self._summed_passes = tape.passes(self.workspace)
         self.round_open = bool(self.table.summed.view.any())
         recording.notify(self.workspace, "summed", self)
 
-    def _accumulate(self, slots: Sequence[Slot], only_check: bool = False) -> List[Any]:
-        return [plan.accumulate(self.table, slots, only_check)] if slots else []
+    def _joined(self) -> Tuple[List[str], numpy.ndarray]:
+        """The names and the indices of the slots whose gradients are edges."""
+        if self._joined_slots is None:
+            slots = self.taking(summed=False)
+            self._joined_slots = (
+                [slot.name for slot in slots],
+                numpy.array([slot.index for slot in slots], int),
+            )
+        return self._joined_slots
+
+    def _sum_parts(self) -> List[Part]:
+        def check_grad(slots: Sequence[Slot]) -> List[Any]:
+            return [plan.accumulate(self.table, slots, only_check=True)] if slots else []
+
+        def sum_grad(slots: Sequence[Slot]) -> List[Any]:
+            return [plan.accumulate(self.table, slots, only_check=False)] if slots else []
+
+        checks = self._batch_parts(check_grad) if len(self._batches) > 1 else []
+        return checks + self._batch_parts(sum_grad)  # all checks before the first sum
 
     def zero_grad(self, groups: Sequence[Group], set_to_none: bool) -> None:
         """Fill the gradients with zeros, or take them away."""
@@ -368,7 +392,10 @@ class Engine:
         self.prepare(groups, "zero_grad()")
         self._zero_mode.view[0] = bool(set_to_none)
 
-        def operators(slots: Sequence[Slot]) -> List[Any]:
+        self.run("zero_grad", self._zero_parts)
+
+    def _zero_parts(self) -> List[Part]:
+        def zero_grad(slots: Sequence[Slot]) -> List[Any]:
             return [plan.zero_grad(self._zero_mode, slots)] if slots else []
 
-        self._run_batches("zero_grad", self._batches, operators)
+        return self._batch_parts(zero_grad)

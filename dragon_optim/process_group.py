@@ -123,7 +123,7 @@ class Reduction:
             packs = [packing.pack(edges, self._listed(packing, listed)) for packing in self._packings]
             return engine.check_operators(summed, listed, absent=True) + packs
 
-        engine.run(("pack", summed, len(slots), self._buffers()), slots, operators)
+        engine.run(("pack", summed, len(slots), self._buffers()), lambda: [(slots, operators)])
 
     def _all_reduce(self, engine: "Engine", process_group: Any) -> None:
         key = str(process_group.arguments)
@@ -151,7 +151,7 @@ class Reduction:
         def operators(listed: Sequence[Slot]) -> List[Any]:
             return [packing.unpack(edges, self._listed(packing, listed)) for packing in self._packings]
 
-        engine.run(("unpack", summed, self._buffers()), engine.taking(summed), operators)
+        engine.run(("unpack", summed, self._buffers()), lambda: [(engine.taking(summed), operators)])
 
     def _present_somewhere(self) -> List[Slot]:
         present = []

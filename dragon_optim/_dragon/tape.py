@@ -6,8 +6,10 @@ Dragon overwrites a gradient in place and leaves no mark. The one place that kno
 """
 
 import functools
+from itertools import repeat
 from typing import Any, Dict, Sequence
 
+import numpy
 from dragon.core.framework import tapes
 
 from dragon_optim._dragon import hooks
@@ -50,10 +52,10 @@ def note_move(workspace: Workspace) -> None:
     _record(workspace).moves += 1
 
 
-def reached_since(workspace: Workspace, names: Sequence[str], number: int) -> Sequence[bool]:
+def reached_since(workspace: Workspace, names: Sequence[str], number: int) -> numpy.ndarray:
     """For each leaf, whether a pass after the `number`-th one reached it."""
     last = _record(workspace).last_pass
-    return [last.get(name, 0) > number for name in names]
+    return numpy.fromiter(map(last.get, names, repeat(0)), "int64", len(names)) > number
 
 
 def is_leaf(workspace: Workspace, name: str) -> bool:

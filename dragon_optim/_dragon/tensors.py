@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Questions to Dragon's tensors that its public interface answers slowly, or not at all."""
 
+from operator import attrgetter
 from typing import Any, List, Sequence
 
 import numpy
@@ -29,9 +30,12 @@ def reset(tensor: Tensor) -> None:
     tensor._impl.Reset()
 
 
+_requires_grad = attrgetter("_requires_grad")
+
+
 def require_grad(tensors: Sequence[Tensor]) -> List[bool]:
     """``requires_grad`` of each. The attribute behind the property: a step asks this of every parameter."""
-    return [tensor._requires_grad for tensor in tensors]
+    return list(map(_requires_grad, tensors))
 
 
 def have_data(workspace: Workspace, names: Sequence[str]) -> List[bool]:
