@@ -5,6 +5,7 @@ The way of a step that was made before is a comparison of the groups with what w
 ``run_graph``.
 """
 
+import weakref
 from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy
@@ -15,6 +16,7 @@ from dragon_optim._dragon import (
     graphs,
     library,
     recording,
+    stock,
     tape,
     tensors,
     versions,
@@ -73,6 +75,11 @@ class Engine:
         self._summed_passes = 0  # backward passes that sum_grad() has seen
         self.round_open = False  # whether sums wait for a step
         self.optimizer: Callable[[], Any] = lambda: None  # a weak reference
+
+    def attach(self, optimizer: Any) -> None:
+        """Belong to an optimizer."""
+        self.optimizer = weakref.ref(optimizer)
+        stock.note(optimizer)
 
     def guard(self, what: str) -> None:
         """Raise if the workspace is not the current one, or was cleared."""
@@ -309,7 +316,9 @@ class Engine:
     def _step(self, prepare: Callable[[], None], gradients: Optional[differentiable.Gradients]) -> None:
         process_group = collective.group()
         if process_group is not None:
-            summed = self._reduction.reduce(self, process_group, prepare)
+            recording.notify(self.workspace, "reduced", self)
+            with recording.own_work(self.workspace):
+                summed = self._reduction.reduce(self, process_group, prepare)
         else:
             prepare()
             summed = self.round_open

@@ -7,7 +7,7 @@ import gc
 import warnings
 import weakref
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from dragon.vm.torch.core.tensor import Tensor
 
@@ -15,7 +15,8 @@ from dragon_optim import hooks
 from dragon_optim._dragon import collective, graphs, recording, replay, tape, versions, workspace
 from dragon_optim._dragon.recording import NotCapturableError
 from dragon_optim._threads import OneAtATime
-from dragon_optim.captured import Observer, Result, Variant
+from dragon_optim.captured import IN_PROCESS_GROUP, Observer, Variant
+from dragon_optim.captured_values import Result, look_at_argument
 from dragon_optim.engine import Engine
 from dragon_optim.optimizer import Optimizer
 from dragon_optim.parameters import type_name
@@ -23,6 +24,7 @@ from dragon_optim.parameters import type_name
 __all__ = ["CapturedFunction", "NotCapturableError", "capture"]
 
 _MAX_SIGNATURES = 1024  # of arguments, remembered for one function
+_MAX_BEYOND = 16  # recordings that are tried when there are max_graphs graphs
 _MAX_SITUATIONS = 8  # of optimizers, remembered for one signature
 
 NotCapturableError.__module__ = __name__  # where users find it
@@ -40,11 +42,12 @@ def capture(fn: Optional[Callable[..., Any]] = None, *, optimization: int = 1, m
     Parameters
     ----------
     fn : callable
-        Takes tensors; returns None, a tensor, or a tuple, list or dict of tensors. Left out where
-        ``capture(...)`` is used as a decorator with options.
+        Takes tensors (None, a bool, an int or a str is recorded for each of its values); returns None, a
+        tensor, or tuples, lists and dicts of them. Left out where ``capture(...)`` is used as a decorator
+        with options. As the decorator of a method it gives each object graphs of its own.
     optimization : int, optional, default=1
-        How far Dragon optimizes the graph: 1 (not at all), 2 (operators in place) or 3 (gradients share
-        memory, too). 2 and 3 need less memory and are as fast; the results are the same.
+        How far Dragon optimizes the graph: 1 (not at all), 2 (element-wise operators in place) or 3 (gradients
+        share memory, too). 2 and 3 need less memory and are as fast; the results are the same.
     max_graphs : int, optional, default=16
         How many graphs are made at most; Dragon never frees one. Calls that would need another run eagerly,
         and a warning says so once.
@@ -96,7 +99,7 @@ class CapturedFunction:
     graph that exists is used.
 
     It runs `fn` eagerly, and warns once, where a replay would leave something out: in a process group, with
-    step hooks, when `fn` changes hyper-parameters or keeps a tensor for the next call, with Dragon's own
+    step hooks or forward hooks, when an optimizer's class has a ``step()`` of its own, when `fn` changes hyper-parameters or keeps a tensor for the next call, with Dragon's own
     Adam, and beyond `max_graphs` graphs.
 
     Attributes
@@ -138,7 +141,11 @@ class CapturedFunction:
         self._variants: OrderedDict[Any, List[Variant]] = OrderedDict()  # by signature, the latest last
         self._graphs: Dict[bytes, replay.Replay] = {}
         self._optimizers: Dict[int, Tuple[Engine, Any]] = {}  # all that took part so far
+        self._made: Set[str] = set()  # the names of all graphs, also of those that nobody needs any more
+        self._beyond = 0  # recordings whose graph would have been one too many
+        self._called: Dict[int, Any] = {}  # the forward hooks of all modules, by id of the module
         self._eager_reason: Optional[str] = None  # why it is never captured
+        self._hesitation: Optional[str] = None  # why its last recording was not kept
         self._warned: List[str] = []
         self._methods: Dict[int, Tuple[CapturedFunction, Any]] = {}  # by id of the object
         self.replays = 0
@@ -146,7 +153,13 @@ class CapturedFunction:
     @property
     def graphs(self) -> int:
         """How many graphs were made."""
-        return len(self._graphs)
+        return len(self._made)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{self._name} cannot be copied or pickled, as its graphs live in a Dragon workspace: capture "
+            "the function anew, which is its attribute __wrapped__."
+        )
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Give each object whose method was captured a captured function of its own."""
@@ -178,7 +191,7 @@ class CapturedFunction:
             inputs = [*args, *(kwargs[name] for name in names)]
             looks = [replay.signature(self._workspace, each) for each in inputs]
             if None in looks:
-                self._check_arguments(inputs, len(args), names)
+                looks = self._look_closer(inputs, looks, len(args), names)
             signature = (len(args), names, *looks, versions.is_recording())
             reason = self._eager_reason or self._reason_now()
             if reason is not None:
@@ -211,27 +224,23 @@ class CapturedFunction:
                 "and the optimizer anew, and capture it anew."
             )
 
-    def _check_arguments(self, inputs: Sequence[Any], positional: int, names: Sequence[str]) -> None:
-        """Raise: something is wrong with an argument."""
+    def _look_closer(
+        self, inputs: Sequence[Any], looks: Sequence[Any], positional: int, names: Sequence[str]
+    ) -> List[Any]:
+        """Look at the arguments that are not to be fed. Raises for those that are no constants either."""
+        closer = list(looks)
         for place, each in enumerate(inputs):
-            what = f"argument {place if place < positional else repr(names[place - positional])}"
-            if not isinstance(each, Tensor):
-                raise TypeError(
-                    f"{what} of {self._name} is {type_name(each)}, not a Dragon tensor: a replay could not "
-                    "follow it. Fix its value by functools.partial before you capture, or pass a "
-                    "torch.tensor(...)."
-                )
-            workspace.check_tensor(each, self._workspace, f"{what} of {self._name}")
-            if each.requires_grad:
-                raise ValueError(
-                    f"{what} of {self._name} requires a gradient, which the copy in the graph would not hand "
-                    "back: pass x.detach(), or let the function use the leaf itself, not an argument."
-                )
+            if looks[place] is None:
+                what = f"argument {place if place < positional else repr(names[place - positional])}"
+                closer[place] = look_at_argument(each, self._workspace, what, self._name)
+        return closer
 
     def _reason_now(self) -> Optional[str]:
         """Why this call must run eagerly; the optimizers look at their groups."""
         if collective.group() is not None:
-            return "in a process group the ranks agree on each step in Python"
+            return IN_PROCESS_GROUP
+        if any(self._called.values()):
+            return recording.HAS_FORWARD_HOOKS
         for engine, optimizer in self._optimizers.values():
             engine.look(optimizer.param_groups)
             if engine.is_differentiable:
@@ -242,71 +251,96 @@ class CapturedFunction:
 
     # The three ways to run.
 
-    def _run_eagerly(self, inputs: Sequence[Tensor], names: Sequence[str], reason: str) -> Any:
+    def _run_eagerly(self, inputs: Sequence[Any], names: Sequence[str], reason: str) -> Any:
         self._warn(reason)
-        copies = [replay.own_copy(self._workspace, each) for each in inputs]
-        result = Result(self._call(copies, names), self._name)
+        result = Result(self._call(self._copies(inputs), names), self._name)
         return result.rebuild([replay.copy_for_user(self._workspace, each) for each in result.tensors])
 
-    def _call(self, inputs: Sequence[Tensor], names: Sequence[str]) -> Any:
+    def _copies(self, inputs: Sequence[Any]) -> List[Any]:
+        return [
+            replay.own_copy(self._workspace, each) if isinstance(each, Tensor) else each for each in inputs
+        ]
+
+    def _call(self, inputs: Sequence[Any], names: Sequence[str]) -> Any:
         positional = len(inputs) - len(names)
         return self._fn(*inputs[:positional], **dict(zip(names, inputs[positional:])))
 
-    def _replay(self, variant: Variant, inputs: Sequence[Tensor]) -> Any:
+    def _replay(self, variant: Variant, inputs: Sequence[Any]) -> Any:
         graph = variant.graph
         for optimizer, group in variant.stock_groups:
             replay.feed_stock(optimizer, group)
         with _all_of([engine.turn for engine in variant.engines]):
             try:
-                graph.run(inputs)
+                graph.run([each for each in inputs if isinstance(each, Tensor)])
             finally:
                 variant.catch_up(self._workspace)
         self.replays += 1
         return variant.result.rebuild([replay.copy_for_user(self._workspace, each) for each in graph.outputs])
 
-    def _record(self, signature: Any, inputs: Sequence[Tensor], names: Sequence[str]) -> Any:
-        if len(self._graphs) >= self._max_graphs:
-            return self._run_eagerly(
-                inputs, names, f"its calls need more than max_graphs={self._max_graphs} different graphs"
-            )
+    def _record(self, signature: Any, inputs: Sequence[Any], names: Sequence[str]) -> Any:
+        self._forget_outdated()
+        if self._max_graphs == 0 or self._beyond >= _MAX_BEYOND:
+            return self._run_eagerly(inputs, names, self._too_many())
         observer = Observer(self._workspace, self._optimizers)
-        recorder = recording.Recorder(self._workspace, observer)
-        observer.recorder = recorder
-        feeds = [replay.own_copy(self._workspace, each) for each in inputs]
+        copies = self._copies(inputs)
+        feeds = [each for each in copies if isinstance(each, Tensor)]
+        observer.recorder = recorder = recording.Recorder(self._workspace, observer, feeds)
+        outputs: List[Tensor] = []
         try:
             with recorder:
-                result = Result(self._call(feeds, names), self._name)
+                result = Result(self._call(copies, names), self._name)
             if recorder.refusal is not None:  # and the function has caught it
                 raise recorder.refusal
+            del copies, feeds
             returned = [replay.copy_for_user(self._workspace, each) for each in result.tensors]
             observer.finish()
             outputs = replay.add_outputs(recorder, result.tensors, self._level)
             replay.protect(recorder, self._level)
             result.tensors.clear()
-            self._eager_reason = recorder.eager_reason or _kept_tensors(recorder)
-            reason = self._eager_reason or self._reason_now()
-            if reason is None:
-                graph = self._graph(recorder, feeds, outputs)
+            self._called.update((id(each), each._forward_hooks) for each in recorder.modules.values())
+            reason = recorder.eager_reason or _kept_tensors(recorder, outputs)
+            if reason is not None and reason is not recording.HAS_FORWARD_HOOKS:
+                # Only the second time for good: the first call may have made what the later ones use.
+                self._eager_reason, self._hesitation = self._hesitation, reason
+            reason = reason or self._reason_now()
+            graph = None if reason is not None else self._graph(recorder, outputs)
+            if graph is not None:
+                self._remember(signature, Variant(graph, observer, result))
+            else:
+                recorder.held.give_back(outputs)
         except BaseException:
-            recorder.held.give_back()
+            recorder.held.give_back(outputs)
             raise
-        if reason is None:
-            self._remember(signature, Variant(graph, observer, result))
-        else:
-            recorder.held.give_back()
-            self._warn(reason)
+        finally:
+            observer.recorder = None  # no cycle: memory hangs on it
+        if graph is None:
+            self._warn(reason or self._too_many())
         return result.rebuild(returned)
 
-    def _graph(
-        self, recorder: recording.Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor]
-    ) -> replay.Replay:
-        """Return the graph of a recording: one that there is, if it does the same."""
-        digest = replay.digest(recorder, feeds, outputs)
+    def _graph(self, recorder: recording.Recorder, outputs: List[Tensor]) -> Optional[replay.Replay]:
+        """Return the graph of a recording, an old one if it does the same; None if there are too many."""
+        digest = replay.digest(recorder, outputs)
         if digest in self._graphs:
-            recorder.held.give_back()
+            recorder.held.give_back(outputs)
+        elif self.graphs >= self._max_graphs:
+            self._beyond += 1
+            return None
         else:
-            self._graphs[digest] = replay.Replay(recorder, feeds, outputs, self._level)
+            self._graphs[digest] = replay.Replay(recorder, outputs, self._level)
+            self._made.add(self._graphs[digest].name)
         return self._graphs[digest]
+
+    def _too_many(self) -> str:
+        return f"its calls need more than max_graphs={self._max_graphs} different graphs"
+
+    def _forget_outdated(self) -> None:
+        """Let go of the graphs over states that were replaced, by a load for example; Dragon keeps them."""
+        for signature, variants in list(self._variants.items()):
+            self._variants[signature] = [each for each in variants if not each.is_outdated]
+            if not self._variants[signature]:
+                del self._variants[signature]
+        used = {id(each.graph) for variants in self._variants.values() for each in variants}
+        self._graphs = {digest: graph for digest, graph in self._graphs.items() if id(graph) in used}
 
     def _remember(self, signature: Any, variant: Variant) -> None:
         variants = self._variants.setdefault(signature, [])
@@ -366,12 +400,12 @@ def _all_of(turns: Sequence[OneAtATime]) -> Any:
     return stack
 
 
-def _kept_tensors(recorder: recording.Recorder) -> Optional[str]:
+def _kept_tensors(recorder: recording.Recorder, outputs: Sequence[Tensor]) -> Optional[str]:
     """Why a function that keeps tensors cannot be replayed; None if it keeps none."""
-    if not recorder.held.kept_tensors():
+    if not replay.keeps_tensors(recorder, outputs):
         return None
     gc.collect()  # an operator in place makes a cycle with its tape
-    if not recorder.held.kept_tensors():
+    if not replay.keeps_tensors(recorder, outputs):
         return None
     return (
         "it keeps a tensor after it has returned (in a list, an attribute or a closure), where a replay "

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The base class: groups, state, and the life of a step."""
 
-import weakref
 from typing import Any, Callable, ContextManager, Dict, Iterable, List, NoReturn, Optional, Tuple, Union
 
 from dragon.vm import torch
@@ -128,7 +127,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         self._engine = Engine(
             self.operator_type or "", self.hyper_fields, self.state_names, self.differentiable_operator
         )
-        self._engine.optimizer = weakref.ref(self)
+        self._engine.attach(self)
         self._state = OptimizerState(self._engine.table, self.known_states)
         self._hooks = self.__dict__.get("_hooks") or hooks.HookTables()
 

@@ -38,29 +38,37 @@ def definition(name: str, operators: Sequence[Any], inputs: Iterable[str], outpu
     return dragon_pb2.GraphDef(name=name, op=operators, input=inputs, output=outputs)
 
 
+def create(workspace: Workspace, definition: Any, what: str) -> str:
+    """Make a graph of a definition without a name, and return its name.
+
+    Dragon never frees a graph (2 to 4 KB for each parameter of an update). One that somebody dead has left
+    behind, of the same operators over the same tensors, is used again.
+    """
+    digest = hashlib.sha256(definition.SerializeToString(deterministic=True)).digest()
+    known = workspace.__dict__.setdefault(_KNOWN, {})
+    # After workspace.clear() they are gone, and running one would end the process.
+    if known.get(digest) not in workspace._impl.graphs:
+        definition.name = names.unique_name(workspace, what)
+        for number, each in enumerate(definition.op):
+            each.name = each.name or f"{definition.name}/{number}"
+        known[digest] = workspace.create_graph(definition)
+    return known[digest]
+
+
 class Graph:
     """A graph that a workspace keeps and can run again and again.
 
-    Dragon never frees a graph (2 to 4 KB for each parameter of an update), so one is made when the structure
-    of a step changes, not in a step. One that a dead optimizer left behind, of the same operators over the
-    same tensors, is used again.
+    It is made when the structure of a step changes, not in a step.
     """
 
     def __init__(self, workspace: Workspace, operators: Sequence[Any]) -> None:
         definition = dragon_pb2.GraphDef()
         definition.op.extend(operators)
-        digest = hashlib.sha256(definition.SerializeToString(deterministic=True)).digest()
-        known = workspace.__dict__.setdefault(_KNOWN, {})
-        # After workspace.clear() they are gone, and running one would end the process.
-        if known.get(digest) not in workspace._impl.graphs:
-            definition.name = names.unique_name(workspace, "Graph")
-            for number, each in enumerate(definition.op):
-                each.name = f"{definition.name}/{number}"
-            known[digest] = workspace.create_graph(definition)
-            definitions = workspace.__dict__.setdefault(_DEFINITIONS, {})
-            definitions[known[digest]] = definition.SerializeToString()
         self._workspace = workspace
-        self._name = known[digest]
+        self._name = create(workspace, definition, "Graph")
+        definitions = workspace.__dict__.setdefault(_DEFINITIONS, {})
+        if self._name not in definitions:
+            definitions[self._name] = definition.SerializeToString()
 
     def run(self) -> None:
         """Run it. An operator that throws becomes a Python exception."""

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Names that a recording holds as long as its graph lives."""
 
-from typing import Sequence, Set
+from collections import Counter
+from typing import List, Sequence, Set
+
+from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import names
 from dragon_optim._dragon.workspace import Workspace
@@ -41,7 +44,7 @@ class HeldNames(Workspace.HandlePool):
             self._alive.discard(handle)
             self._dead.add(handle)
             if self._closed:
-                self._reset()
+                self._reset(handle)
         elif handle not in self._dead:
             workspace = self._weak_parent()
             if workspace is not None:
@@ -51,33 +54,48 @@ class HeldNames(Workspace.HandlePool):
         """Take note of tensors that operators make beside those of `create`: gradients of intermediates."""
         self._derived.update(name for name in tensors if name.startswith(PREFIX))
 
-    def kept_tensors(self) -> Set[str]:
-        """The names of the tensors that somebody still refers to."""
+    def kept_tensors(self, besides: Sequence[Tensor] = ()) -> Set[str]:
+        """The names of the tensors that somebody refers to, also by an alias. `besides` do not count."""
+        workspace = self._weak_parent()
+        ours = Counter(tensor._impl.name for tensor in besides)
+        return self._living() | {
+            name for name in self._dead | self._derived if names.is_held(workspace, name, ours[name])
+        }
+
+    def _living(self) -> Set[str]:
         workspace = self._weak_parent()
         return {name for name in self._alive if workspace.get_tensor(name) is not None}
 
-    def give_back(self) -> None:
-        """Free what is dead; what is alive still is freed when it dies."""
+    def give_back(self, besides: List[Tensor]) -> None:
+        """Free what is dead; what is alive still is freed when it dies. `besides` are let go of."""
+        besides.clear()
         if self._weak_parent() is None:
             return
         self._closed = True
         # The others are names of operators, which nobody releases when no backward pass went through them.
-        tensors = self.kept_tensors()
+        tensors = self._living()
         self._dead |= self._alive - tensors
         self._alive = tensors
         self._reset()
 
-    def _reset(self) -> None:
+    def _reset(self, dying: str = "") -> None:
         workspace = self._weak_parent()
         if workspace is None:
             return
         alive = tuple(name + "_" for name in self._alive)
         freed = {name for name in self._derived if not name.startswith(alive) and name not in self._alive}
+        held = set()
         for name in sorted(freed | self._dead):
+            if names.is_held(workspace, name, besides=int(name == dying)):
+                held.add(name)
+                continue
             tensor = workspace.get_tensor(name)
             if tensor is not None:
                 tensor.Reset()
         self._derived -= freed
         for name in self._dead:
-            names.use_again(workspace, name)
+            if name in held or name + "_grad" in held:
+                names.retire(workspace, name)
+            else:
+                names.use_again(workspace, name)
         self._dead = set()

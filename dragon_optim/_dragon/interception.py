@@ -11,12 +11,15 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Tuple
 
 
 class Wrapper(NamedTuple):
-    """What stands in front of a method, or of the getter of a property."""
+    """What stands in front of a method, of the getter or setter of a property, or of an attribute.
+
+    In front of an attribute of objects it is called with the recorder and the object, before each access.
+    """
 
     owner: Any
     method: str
     function: Callable[..., Any]  # called with the recorder, the method, and its arguments
-    static: bool = False
+    kind: str = "method"  # or: static, getter, setter, attribute
 
 
 _recorders: Dict[int, Any] = {}  # by thread
@@ -46,9 +49,19 @@ def take_out() -> None:
 
 
 def _wrap(wrapper: Wrapper) -> None:
+    if wrapper.kind == "attribute":
+        _put_in.append((wrapper.owner, wrapper.method, wrapper.owner.__dict__.get(wrapper.method)))
+        setattr(wrapper.owner, wrapper.method, _watched_attribute(wrapper))
+        return
     owner, name = wrapper.owner, wrapper.method
     old: Any = owner.__dict__.get(name)  # None where a base class has it
-    original: Any = old.fget if isinstance(old, property) else getattr(owner, name)
+    original: Any
+    if wrapper.kind == "getter":
+        original = old.fget
+    elif wrapper.kind == "setter":
+        original = old.fset
+    else:
+        original = getattr(owner, name)
 
     @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -58,7 +71,31 @@ def _wrap(wrapper: Wrapper) -> None:
         return wrapper.function(recorder, original, *args, **kwargs)
 
     _put_in.append((owner, name, old))
-    if isinstance(old, property):
-        setattr(owner, name, property(wrapped))
-    else:
-        setattr(owner, name, staticmethod(wrapped) if wrapper.static else wrapped)
+    new: Any = wrapped
+    if wrapper.kind == "static":
+        new = staticmethod(wrapped)
+    elif wrapper.kind != "method":
+        new = getattr(old, wrapper.kind)(wrapped)
+    setattr(owner, name, new)
+
+
+def _watched_attribute(wrapper: Wrapper) -> property:
+    """Return what an access to an attribute goes through; the objects keep its value where it was."""
+    name = wrapper.method
+
+    def touch(owner: Any) -> Any:
+        recorder = _recorders.get(threading.get_ident())
+        if recorder is not None:
+            wrapper.function(recorder, owner)
+        return vars(owner)
+
+    def read(owner: Any) -> Any:
+        try:
+            return touch(owner)[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def write(owner: Any, value: Any) -> None:
+        touch(owner)[name] = value
+
+    return property(read, write)

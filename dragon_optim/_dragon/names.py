@@ -110,6 +110,18 @@ def use_again(workspace: Workspace, name: str) -> None:
     _release(dragon_pool(workspace), name)
 
 
+def retire(workspace: Workspace, name: str) -> None:
+    """Keep a name out of all pools as long as somebody may read its tensor, or its gradient."""
+    _retired.setdefault(workspace, _RetiredNames()).retire(workspace, name)
+
+
+def is_held(workspace: Workspace, name: str, besides: int = 0) -> bool:
+    """Whether somebody but `besides` holds the tensor of this name, as an alias like `.data` does."""
+    tensor = workspace.get_tensor(name)
+    # Two references: the variable, and the argument of getrefcount.
+    return tensor is not None and sys.getrefcount(tensor) > 2 + besides
+
+
 class _RetiredNames:
     """The names of dead tensors of one workspace under which a gradient is, or was, stored."""
 
@@ -206,7 +218,7 @@ def give_back(workspace: Workspace, name: str) -> None:
     for each in _dead_tensors(workspace, name):
         # Three references: the variable, the list, and the argument of getrefcount.
         if sys.getrefcount(each) > 3:
-            _retired.setdefault(workspace, _RetiredNames()).retire(workspace, name)
+            retire(workspace, name)
             return
     for each in _dead_tensors(workspace, name):
         each.Reset()
@@ -228,9 +240,7 @@ def _retire(workspace: Workspace, name: str) -> bool:
     if workspace.get_tensor(name + "_grad") is None:
         return False
     tape.forget(workspace, name)
-    if workspace not in _retired:
-        _retired[workspace] = _RetiredNames()
-    _retired[workspace].retire(workspace, name)
+    retire(workspace, name)
     return True
 
 

@@ -8,11 +8,13 @@ way to Dragon. Everything that is put in the place of a method of Dragon's is ta
 import contextlib
 import functools
 import threading
+from operator import attrgetter
 from typing import (
     Any,
     Callable,
     ContextManager,
     Dict,
+    Iterable,
     Iterator,
     List,
     NamedTuple,
@@ -54,6 +56,12 @@ class Observer(Protocol):
     def before_graph(self) -> None:
         """A graph of an optimizer is about to run."""
 
+    def updates(self, optimizer: Any) -> None:
+        """One of Dragon's own optimizers does something."""
+
+    def overridden(self) -> Set[Tuple[Any, str]]:
+        """Methods of users' optimizers."""
+
 
 class Recorded(NamedTuple):
     """An operator, as it runs in the replay."""
@@ -65,16 +73,21 @@ class Recorded(NamedTuple):
 class Recorder:
     """Records, in one thread and one workspace, what runs between ``__enter__`` and ``__exit__``."""
 
-    def __init__(self, workspace: Workspace, observer: Any) -> None:
+    def __init__(self, workspace: Workspace, observer: Any, feeds: Sequence[Tensor]) -> None:
         self.workspace = workspace
+        self.feeds = list(feeds)  # the arguments of the function
         self.observer = observer
         self.held = HeldNames(workspace)
         self.operators: List[Recorded] = []
         self.constants: Dict[str, graphs.HostArray] = {}  # by name
-        self.read: Dict[str, Tensor] = {}  # what was there before, by name: kept alive
+        # What was there before, by id: kept alive. Not by name, since an alias does not tell of its tensor
+        # whether that requires a gradient. And how it was then.
+        self.read: Dict[int, Tuple[Tensor, Any]] = {}
+        self.flagged: Dict[int, Tuple[Tensor, bool]] = {}  # whose requires_grad was set; and before
         self.sources: Set[str] = set()  # leaves of the backward passes
         self.events: List[Tuple[str, Any]] = []  # what a replay must do in Python
-        self.modules: Dict[int, Tuple[Module, bool]] = {}
+        self.modules: Dict[int, Module] = {}  # that were called
+        self.training: Dict[int, Tuple[Module, Any]] = {}  # modules that were asked, or told; and how it was
         self.stock: Dict[int, Tuple[Any, bool]] = {}  # Dragon's own optimizers; whether a round was open
         self.stock_groups: List[Tuple[Any, Dict[str, Any]]] = []  # which they updated
         # Whether a leaf had a gradient, where the function asks before it computes one.
@@ -83,6 +96,7 @@ class Recorder:
         self.eager_reason: Optional[str] = None  # why it must stay eager, though nothing is wrong
         self.own_work = False  # while an optimizer of this package looks at its groups
         self._names: Set[str] = set()  # of the operators on the tape
+        self._data_sized: Set[str] = set()  # tensors whose shape depends on values
         self._feeds: Tuple[Tuple[str, Any], ...] = ()
         self._thread = threading.get_ident()
         self._undo: List[Callable[[], None]] = []
@@ -98,7 +112,7 @@ class Recorder:
             self._put("_handle_pool", self.held)
             for name in ("run_operator", "run_backward", "run_graph"):
                 self._put(name, functools.partial(getattr(self, "_" + name), getattr(workspace, name)))
-            interception.put_in(self, _wrappers())
+            interception.put_in(self, [*_wrappers(), *_wrappers_of(self.observer.overridden())])
         except BaseException:
             self.__exit__()
             raise
@@ -152,14 +166,49 @@ class Recorder:
     def note_read(self, tensors: Sequence[Tensor]) -> None:
         """Keep alive what was there before: a replay reads it by name."""
         for each in tensors:
-            if not each.id.startswith(PREFIX):
-                self.read.setdefault(each.id, each)
+            if id(each) not in self.read and not each.id.startswith(PREFIX):
+                self.read[id(each)] = each, self._state_of(each)
+
+    def read_from_outside(self) -> List[Tuple[Tensor, Any]]:
+        """What was there before and is no argument, and how it was."""
+        fed = {feed.id for feed in self.feeds}
+        return [(tensor, state) for tensor, state in self.read.values() if tensor.id not in fed]
+
+    def _state_of(self, tensor: Tensor) -> Any:
+        state = state_of_read(tensor)
+        return (self.flagged[id(tensor)][1], *state[1:]) if id(tensor) in self.flagged else state
+
+    def _set_requires_grad(self, original: Any, tensor: Tensor, value: Any) -> None:
+        self.flagged.setdefault(id(tensor), (tensor, tensor._requires_grad))
+        original(tensor, value)
+
+    def _read_size(self, original: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if tensor._impl is not None and tensor._impl.name in self._data_sized:
+            raise self.refuse(
+                "the shape of a result of a mask, nonzero() or unique() depends on values; a number taken "
+                "from it inside a captured function would stay: use operators that do not need it, as mean()."
+            )
+        return original(tensor, *args, **kwargs)
 
     def _call_module(self, original: Any, module: Module, *args: Any, **kwargs: Any) -> Any:
-        self.modules.setdefault(id(module), (module, module.training))
+        self.modules.setdefault(id(module), module)
+        if module._forward_hooks:
+            self.eager_reason = HAS_FORWARD_HOOKS
         return original(module, *args, **kwargs)
 
+    def _touch_training(self, module: Module) -> None:
+        self.training.setdefault(id(module), (module, vars(module).get("training")))
+
+    def not_called(self, what: str) -> None:
+        """Something has run in Python that a replay leaves out."""
+        self.eager_reason = f"a replay would not call {what}"
+
+    def _call_overridden(self, original: Any, *args: Any, what: str, **kwargs: Any) -> Any:
+        self.not_called(what)
+        return original(*args, **kwargs)
+
     def _stock_method(self, original: Any, optimizer: Any) -> Any:
+        self.observer.updates(optimizer)
         self.stock.setdefault(id(optimizer), (optimizer, optimizer._sums_grad))
         if type(optimizer) not in _STOCK:
             self.eager_reason = f"{type(optimizer).__name__} may keep something that a replay cannot repeat"
@@ -204,7 +253,18 @@ class Recorder:
             )
         serialized = op_def.SerializeAs() if hasattr(op_def, "SerializeAs") else op_def.SerializeToString()
         definition = _parse(serialized)
+        fed = {f"$NAME/{key}" for key, _ in self._feeds}
+        for argument in definition.arg:
+            for value in (argument.s, *argument.strings):
+                if value.startswith(b"$NAME/") and value.decode() not in fed:
+                    raise self.refuse(
+                        f"{definition.type} of Dragon's native interface is fed an argument, which is not "
+                        "recorded inside a captured function: use dragon.vm.torch there."
+                    )
         original(op_def)
+        if definition.type in _DATA_SIZED or not self._data_sized.isdisjoint(definition.input):
+            made = ((name, self.workspace.get_tensor(name)) for name in definition.output)
+            self._data_sized.update(name for name, tensor in made if tensor is not None and tensor.ndim > 0)
         self.record(definition)
 
     def record(self, definition: Any) -> None:
@@ -306,6 +366,13 @@ class Recorder:
         )
 
 
+_DATA_SIZED = {"BooleanMask", "NonZero", "Unique"}
+
+# How a tensor was when a function read it: what decides the operators besides its values.
+state_of_read = attrgetter("_requires_grad", "_impl.dtype", "_impl.dims")
+
+HAS_FORWARD_HOOKS = "a replay would not call the forward hooks of its modules"
+
 # Dragon's optimizers whose operators keep nothing but tensors. Adam's count their steps in the operator.
 _STOCK = (rmsprop.RMSprop, sgd.SGD, sgd.LARS)
 
@@ -335,16 +402,26 @@ def refuse_also(owner: Any, *methods: str) -> None:
 
 
 def _wrappers() -> Iterator[Wrapper]:
-    yield Wrapper(Function, "forward", Recorder._forward, static=True)
+    yield Wrapper(Function, "forward", Recorder._forward, "static")
     yield Wrapper(Module, "__call__", Recorder._call_module)
+    yield Wrapper(Module, "training", Recorder._touch_training, "attribute")
     yield Wrapper(stock.Optimizer, "_update_group", Recorder._update_stock)
     yield Wrapper(stock.Optimizer, "sum_grad", Recorder._stock_method)
     yield Wrapper(stock.Optimizer, "step", Recorder._stock_method)
     yield Wrapper(stock.Optimizer, "zero_grad", Recorder._stock_zero_grad)
     yield Wrapper(Tensor, "copy_", Recorder._copy)
-    yield Wrapper(Tensor, "grad", Recorder._read_grad)
+    yield Wrapper(Tensor, "grad", Recorder._read_grad, "getter")
+    yield Wrapper(Tensor, "requires_grad", Recorder._set_requires_grad, "setter")
+    yield Wrapper(Tensor, "size", Recorder._read_size)
+    yield Wrapper(Tensor, "numel", Recorder._read_size)
     for owner, method, remedy in _REFUSED:
         yield Wrapper(owner, method, functools.partial(Recorder._refuse, remedy=remedy))
+
+
+def _wrappers_of(methods: Iterable[Tuple[Any, str]]) -> Iterator[Wrapper]:
+    for owner, name in methods:
+        what = f"{name}() of {owner.__name__}"
+        yield Wrapper(owner, name, functools.partial(Recorder._call_overridden, what=what))
 
 
 def _parse(serialized: bytes) -> Any:

@@ -2,8 +2,9 @@
 """One graph from what a `Recorder` has seen: made, compared with others, fed and run."""
 
 import hashlib
+import sys
 import weakref
-from operator import attrgetter
+from collections import Counter
 from typing import Any, Dict, List, Sequence, Set
 
 import numpy
@@ -68,7 +69,10 @@ def copy_for_user(home: Workspace, tensor: Tensor) -> Tensor:
     copy.__dict__.update(
         _NEW, _device=tensor._device, _impl=home.create_tensor(scope="Variable"), _deleter=home._handle_pool
     )
-    overwrite(copy, tensor)
+    if tensor._impl.size > 0 or 0 in tensor._impl.dims:
+        overwrite(copy, tensor)
+    else:  # a gradient that was taken away
+        copy._impl.Reset()
     return copy
 
 
@@ -89,13 +93,29 @@ def add_outputs(recorder: Recorder, tensors: Sequence[Tensor], level: int) -> Li
     return outputs
 
 
+def keeps_tensors(recorder: Recorder, outputs: Sequence[Tensor]) -> bool:
+    """Whether somebody holds a tensor that was made while it was recorded, or one of the arguments."""
+    if recorder.held.kept_tensors(outputs):
+        return True
+    feeds = recorder.feeds
+    ours = {id(each): each for each in (*feeds, *outputs, *(each for each, _ in recorder.read.values()))}
+    passed_on = Counter(tensor._impl.name for tensor in ours.values())
+    for feed in feeds:
+        # The list, the dictionary, the variable, and the argument of getrefcount; and where it was read.
+        if sys.getrefcount(feed) > 4 + (id(feed) in recorder.read):
+            return True
+        if names.is_held(recorder.workspace, feed.id, passed_on[feed.id]):
+            return True
+    return False
+
+
 def protect(recorder: Recorder, level: int) -> None:
     """Keep Dragon from computing in place where that would touch what lives on after the graph.
 
     From level 2 on, an operator may write to the memory of an input that the graph has made and nobody
-    else reads. That must neither be a tensor that lives on (a gradient of a leaf, a parameter), nor may one
-    live on in such memory, which the next replay writes to. Another reader prevents it. Our own operators
-    never do it.
+    else reads. Only element-wise operators may, and that memory must neither be of a tensor that lives on (a
+    gradient of a leaf, a parameter), nor may a result live on in it, which the next replay writes to. Another
+    reader prevents it. Our own operators never do it.
     """
     if level < 2:
         return
@@ -116,23 +136,54 @@ def protect(recorder: Recorder, level: int) -> None:
     for name, (definition, *others) in readers.items():
         if others or name not in made or definition.type.startswith("DragonOptim"):
             continue
-        if (
-            name in passing and level >= 3
-        ):  # it gets another name, which is not among those to compute in place
+        if name in passing and level >= 3:  # it gets another name, which is not among those in place
             continue
-        if name in lasting or not lasting.isdisjoint(definition.output):
+        element_wise = definition.type.replace("Gradient", "") in _ELEMENT_WISE
+        if not element_wise or name in lasting or not lasting.isdisjoint(definition.output):
             shape = proto_util.make_operator_def("Shape", [name], [recorder.held.create_ours("Shape")])
             shape.device_option.CopyFrom(definition.device_option)
             recorder.record(shape)
 
 
-def digest(recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor]) -> bytes:
+# What may compute in place. Dragon lets others do so, too, that read elements after they have written them:
+# transpositions, and arithmetic with an operand that is broadcast.
+_ELEMENT_WISE = {
+    "Abs",
+    "Clip",
+    "Cos",
+    "Elu",
+    "Exp",
+    "Flatten",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "Log",
+    "Neg",
+    "Reciprocal",
+    "Relu",
+    "Reshape",
+    "Rsqrt",
+    "Selu",
+    "Sigmoid",
+    "Sign",
+    "Silu",
+    "Sin",
+    "Sqrt",
+    "Square",
+    "Squeeze",
+    "Tanh",
+    "Unsqueeze",
+}
+
+
+def digest(recorder: Recorder, outputs: Sequence[Tensor]) -> bytes:
     """A number for what was recorded: equal where two recordings do the same with tensors of other names.
 
     What was there before the recording counts by name, constants by content, all else by its place.
     """
     places: Dict[str, str] = {"": ""}
-    for kind, group in (("feed", feeds), ("output", [each for each in outputs if each._deleter])):
+    for kind, group in (("feed", recorder.feeds), ("output", [each for each in outputs if each._deleter])):
         for number, tensor in enumerate(group):
             places[tensor.id] = f"\0{kind}/{number}"
             places[tensor.id + "_grad"] = f"\0{kind}/{number}_grad"
@@ -167,20 +218,18 @@ class Replay:
     ----------
     recorder : Recorder
         What was recorded; closed.
-    feeds, outputs : list of Tensor
-        Where it reads the function's arguments from, and writes its results to.
+    outputs : list of Tensor
+        Where it writes the function's results to.
     level : int
         Dragon's optimization of graphs: 1, 2 or 3.
     """
 
-    def __init__(
-        self, recorder: Recorder, feeds: Sequence[Tensor], outputs: Sequence[Tensor], level: int
-    ) -> None:
+    def __init__(self, recorder: Recorder, outputs: Sequence[Tensor], level: int) -> None:
         self._workspace = recorder.workspace
-        self.feeds, self.outputs = list(feeds), list(outputs)
-        self.read = list(recorder.read.values())  # with the feeds, which are nobody else's
+        self.feeds, self.outputs = list(recorder.feeds), list(outputs)
+        self._read = recorder.read_from_outside()  # kept alive
         self._constants = list(recorder.constants.values())
-        definition = dragon_pb2.GraphDef(name=names.unique_name(self._workspace, "Capture"))
+        definition = dragon_pb2.GraphDef()
         definition.op.extend(each.definition for each in recorder.operators)
         definition.arg.extend(
             [proto_util.make_argument("optimization", level), proto_util.make_argument("phase", "TRAIN")]
@@ -191,40 +240,34 @@ class Replay:
                 if "Gradient" not in each.type:
                     kept.update(name[: -len("_grad")] for name in each.input if name.endswith("_grad"))
             definition.arg.append(proto_util.make_argument("grad_sources", sorted(kept)))
-        self._name = self._workspace.create_graph(definition)
-        self._finalizer = weakref.finalize(self, recorder.held.give_back)
+        self.name = graphs.create(self._workspace, definition, "Capture")
+        self._finalizer = weakref.finalize(self, recorder.held.give_back, self.outputs)
         self._finalizer.atexit = False
 
     def run(self, inputs: Sequence[Tensor]) -> None:
         """Feed the arguments and run the graph."""
         for feed, tensor in zip(self.feeds, inputs):
             overwrite(feed, tensor)
-        self._workspace.run_graph(self._name)
+        self._workspace.run_graph(self.name)
 
 
 def feed_stock(optimizer: Any, group: Dict[str, Any]) -> None:
     """Write the hyper-parameters of one of Dragon's own optimizers where its operator reads them."""
     for key, (_, by_group) in optimizer._hyper.items():
-        by_group[group["name"]].FromNumpy(numpy.array(group[key], "float32"), True)
+        if group["name"] in by_group:  # it has run
+            by_group[group["name"]].FromNumpy(numpy.array(group[key], "float32"), True)
 
 
-def stock_situation(home: Workspace, groups: Sequence[Any]) -> List[Any]:
-    """Which parameters one of Dragon's own optimizers would update now."""
+def stock_situation(home: Workspace, optimizers: Sequence[Any]) -> List[Any]:
+    """Which parameters these optimizers of Dragon's own would update now."""
     found = []
-    for _, group in groups:
-        exist = tensors.have_data(home, [param.id + "_grad" for param in group["params"]])
-        found.append(list(zip(map(id, group["params"]), exist)))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            exist = tensors.have_data(home, [param.id + "_grad" for param in group["params"]])
+            found.append((id(group), list(zip(map(id, group["params"]), exist))))
     return found
 
 
 def has_gradients(home: Workspace, leaves: Sequence[str]) -> List[bool]:
     """Whether each of these leaves has a gradient."""
     return tensors.have_data(home, [leaf + "_grad" for leaf in leaves])
-
-
-_state = attrgetter("_requires_grad", "_impl.dtype")
-
-
-def state_of_read(read: Sequence[Tensor]) -> List[Any]:
-    """What must be as it was when a function was recorded, of the tensors that it reads."""
-    return list(map(_state, read))

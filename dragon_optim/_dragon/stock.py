@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Living beside Dragon's own optimizers on the same parameters."""
+"""Living beside Dragon's own optimizers: on the same parameters, and knowing which there are."""
 
 import functools
-from typing import Any
+import gc
+import weakref
+from typing import Any, List
 
 from dragon.vm.torch.core.optim.optimizer import Optimizer
 
 from dragon_optim._dragon import hooks
+from dragon_optim._dragon.workspace import Workspace
+
+_LIVING = "_dragon_optim_living"  # attribute of the class: this module may be imported anew
 
 _get_grad = Optimizer._get_grad
+_init = Optimizer.__init__
 
 
 @functools.wraps(_get_grad)
@@ -17,10 +23,41 @@ def _get_grad_with_data(*args: Any, **kwargs: Any) -> Any:
     return gradient if gradient is not None and gradient._impl.size > 0 else None
 
 
+@functools.wraps(_init)
+def _init_noted(self: Any, *args: Any, **kwargs: Any) -> None:
+    _init(self, *args, **kwargs)
+    note(self)
+
+
+def note(optimizer: Any) -> None:
+    """There is an optimizer."""
+    getattr(Optimizer, _LIVING)[id(optimizer)] = optimizer
+
+
+def living() -> List[Any]:
+    """Every optimizer that is alive, Dragon's own and those of this package."""
+    found = [reference() for reference in getattr(Optimizer, _LIVING).valuerefs()]
+    return [each for each in found if each is not None]
+
+
+def lives_in(optimizer: Any, home: Workspace) -> bool:
+    """Whether the parameters of an optimizer are tensors of this workspace."""
+    for group in vars(optimizer).get("param_groups", ()):
+        for param in group.get("params", ()):
+            impl = param._impl
+            return impl is not None and home.get_tensor(impl.name) is impl
+    return False
+
+
 def install() -> None:
-    """Let stock optimizers take a gradient that was taken away for none.
+    """Let stock optimizers take a gradient that was taken away for none, and take note of new ones.
 
     ``zero_grad(set_to_none=True)``, ours as well as theirs, leaves an empty tensor; at that the next stock
     ``zero_grad()`` or ``sum_grad()`` would end the process.
     """
     hooks.install(Optimizer, "_get_grad", _get_grad_with_data, static=True)
+    if hooks.install(Optimizer, "__init__", _init_noted):
+        setattr(Optimizer, _LIVING, weakref.WeakValueDictionary())
+        for each in gc.get_objects():  # those that there are already
+            if issubclass(type(each), Optimizer):
+                note(each)

@@ -49,6 +49,8 @@ def growth(ws, work, first: int, then: int, collect=False) -> Growth:
 
     `collect` is for work that leaves cycles behind, which Python's collector may take at any time.
     """
+    if collect:
+        gc.collect()  # what other tests left: its names are used first, and each keeps its memory
     for i in range(first):
         work(i)
     if collect:
