@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Surroundings that tests of memory need."""
+"""Surroundings that tests of memory need, and the ways in which optimizers are copied."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import gc
 import dragon
 import pytest
 from dragon.core.framework import workspace
+
+from tests.optim.copied import WAYS
 
 
 @pytest.fixture
@@ -24,3 +26,9 @@ def no_collector():
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    """How a copy is made."""
+    return WAYS[request.param]

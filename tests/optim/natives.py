@@ -43,6 +43,10 @@ def gradient(var, loss):
     return result, tape.gradient(result, [var])[0]
 
 
+def loss_of(x):
+    return dragon.math.sum(x * x * x)
+
+
 class NativeRun:
     """A case, one optimizer for each group: the native interface has no groups."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Hooks: what one may do, what is left when one raises; subclasses, threads, and process groups."""
+"""Hooks: what one may do, what is left when one raises; threads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
-from tests.optim.ranks import hooks
 from tests.optim.states import trained
 from tests.optim.support import backward, feed_gradient, parameter, snapshot, values
 from tests.optim.test_hooks import DICTS, STEP, call, register
-from tests.optim.test_process_group import Reports
-from tests.optim.test_process_group_late import needs_mpirun
 
 # --- what a hook may do ---------------------------------------------------------------------------
 
@@ -232,134 +229,6 @@ def test_hooks_leave_the_gradient_mode_alone():
     assert seen == [False, True, False]
 
 
-# --- subclasses -----------------------------------------------------------------------------------
-
-
-class OwnStep(dragon_optim.RMSprop):
-    def step(self, closure=None):
-        ran.append("own before")
-        loss = super().step(closure)
-        ran.append("own after")
-        return loss
-
-
-class OwnStepOfOwnStep(OwnStep):
-    def step(self, closure=None):
-        ran.append("outer before")
-        return super().step(closure)
-
-
-class Inherits(OwnStep):
-    pass
-
-
-class Instead(dragon_optim.Optimizer):
-    """Does its update itself."""
-
-    def step(self, closure=None):
-        ran.append("instead")
-
-
-class Mixin:
-    def step(self, closure=None):
-        ran.append("mixin")
-        return super().step(closure)
-
-
-class Mixed(Mixin, dragon_optim.RMSprop):
-    pass
-
-
-class InsteadByMixin:
-    def step(self, closure=None):
-        ran.append("instead")
-
-
-class MixedInstead(InsteadByMixin, dragon_optim.RMSprop):
-    pass
-
-
-ran = []
-
-OWN = ["own before", "closure", "own after"]
-SUBCLASSES = {
-    dragon_optim.RMSprop: ["closure"],
-    OwnStep: OWN,
-    OwnStepOfOwnStep: ["outer before", *OWN],
-    Inherits: OWN,
-    Instead: ["instead"],
-    Mixed: ["mixin", "closure"],
-    MixedInstead: ["instead"],
-}
-
-
-@pytest.mark.parametrize("cls", SUBCLASSES, ids=lambda cls: cls.__name__)
-def test_hooks_run_once_around_the_outermost_step(cls):
-    """However many classes override it, and whether or not they call the one of their base."""
-    param = parameter([1.0])
-    backward(param, 1.0)
-    optimizer = cls([param], {}) if cls is Instead else cls([param])
-    optimizer.register_step_pre_hook(lambda *_: ran.append("pre"))
-    optimizer.register_step_post_hook(lambda *_: ran.append("post"))
-    for _ in range(2):
-        del ran[:]
-        optimizer.step(lambda: ran.append("closure"))
-        assert ran == ["pre", *SUBCLASSES[cls], "post"]
-
-
-@pytest.mark.parametrize("cls", [OwnStep, OwnStepOfOwnStep, Mixed], ids=lambda cls: cls.__name__)
-def test_the_outermost_step_gets_the_rewritten_arguments(cls):
-    optimizer = cls([parameter([1.0])])
-    optimizer.register_step_pre_hook(lambda owner, args, kwargs: ((owner,), {"closure": lambda: 0.25}))
-    assert optimizer.step() == 0.25
-
-
-def test_a_step_of_the_instance():
-    """As PyTorch's schedulers put it there: to count the calls."""
-    optimizer, p = trained()
-    log, inner = [], optimizer.step
-
-    def counted(*args, **kwargs):
-        log.append("counted")
-        return inner(*args, **kwargs)
-
-    optimizer.step = counted
-    optimizer.register_step_pre_hook(lambda *_: log.append("pre"))
-    optimizer.register_step_post_hook(lambda *_: log.append("post"))
-    optimizer.step()
-    assert log == ["counted", "pre", "post"]
-    assert optimizer.state[p]["step"] == 2
-
-
-def test_a_subclass_that_fails_before_its_step_leaves_hooks_in_order():
-    class Fails(dragon_optim.RMSprop):
-        def step(self, closure=None):
-            if closure is None:
-                raise ZeroDivisionError
-            return super().step(closure)
-
-    log = []
-    optimizer = Fails([parameter([1.0])])
-    optimizer.register_step_pre_hook(lambda *_: log.append("pre"))
-    with pytest.raises(ZeroDivisionError):
-        optimizer.step()
-    optimizer.step(lambda: None)
-    assert log == ["pre", "pre"]
-
-
-def test_a_subclass_registers_hooks_in_its_constructor():
-    class Registers(dragon_optim.RMSprop):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.register_step_pre_hook(lambda owner, *_: log.append(owner))
-
-    log = []
-    optimizer = Registers([parameter([1.0])])
-    optimizer.step()
-    assert len(log) == 1
-    assert log[0] is optimizer
-
-
 # --- threads --------------------------------------------------------------------------------------
 
 
@@ -401,72 +270,3 @@ def test_a_pre_hook_that_raises_in_another_workspace():
         optimizer.step()
     errors = [caught.value, caught.value.__cause__, caught.value.__context__]
     assert any(isinstance(each, ZeroDivisionError) for each in errors)
-
-
-# --- process groups -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    return Reports(tmp_path_factory.mktemp("hooks"), "hooks")
-
-
-def good_steps(number):
-    """What a rank holds after some steps from the mean of the gradients of both."""
-    param = parameter(np.ones(3))
-    optimizer = dragon_optim.RMSprop([param], lr=0.1, momentum=0.9)
-    feed_gradient(param, np.full(3, 1.5, "float32"))
-    for _ in range(number):
-        optimizer.step()
-    return hooks.bits(optimizer, param)
-
-
-RAISED = {"interrupted": "KeyboardInterrupt", "wrong-return": "RuntimeError"}
-
-
-@needs_mpirun
-@pytest.mark.parametrize("name", hooks.PRE_HOOKS)
-def test_a_pre_hook_that_raises_on_one_rank(ranks, name):
-    """Both raise, the other one says why; nothing has changed, and the next step is a good one."""
-    _, options = hooks.PRE_HOOKS[name]
-    reports = ranks.of(name)
-    failed = reports.pop(options.get("on", 0))
-    (other,) = reports
-    assert failed["raised"] == RAISED.get(name, "ZeroDivisionError"), failed["message"]
-    assert other["raised"] == "RuntimeError"
-    assert "another rank of the process group found an error" in other["message"]
-    for report in (failed, other):
-        assert not report["changed"]
-        assert report["after"] == good_steps(2)
-
-
-@needs_mpirun
-@pytest.mark.parametrize("name", hooks.POST_HOOKS)
-def test_a_post_hook_that_raises_on_one_rank(ranks, name):
-    """By then the step is done on all."""
-    failed, other = ranks.of(name)
-    assert [failed["raised"], other["raised"]] == ["ZeroDivisionError", None]
-    assert failed["changed"]
-    assert other["changed"]
-    assert failed["after"] == other["after"] == good_steps(3)
-
-
-@needs_mpirun
-def test_closures_put_in_by_hooks_on_all_ranks(ranks):
-    """Each makes the gradient of its rank."""
-    assert ranks.of("closures") == [good_steps(2)] * 2
-
-
-@needs_mpirun
-@pytest.mark.parametrize("name", hooks.WRONG_CALLS)
-def test_a_pre_hook_whose_arguments_step_does_not_take(ranks, name):
-    """No more than any other error on one rank may it leave the others waiting."""
-    failed, other = ranks.of(name)
-    assert failed["raised"] in ("TypeError", "RuntimeError")
-    assert other["raised"] == "RuntimeError"
-    assert failed["after"] == other["after"] == good_steps(2)
-
-
-@needs_mpirun
-def test_the_script_of_hooks_ends_well(ranks):
-    assert ranks.ending == "exit code 0"

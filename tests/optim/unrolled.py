@@ -12,6 +12,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from tests import oracle
+from tests.optim.support import parameter
 
 SIZE = 5
 STATES = {
@@ -30,6 +31,10 @@ def tensor(numbers, requires_grad=True, dtype="float64"):
     made = torch.tensor(np.array(numbers, dtype), dtype=dtype)
     made.requires_grad = requires_grad
     return made
+
+
+def leaf_of(numbers, dtype="float64"):
+    return parameter(numbers, dtype)
 
 
 def used_states(options):

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`differentiable=True`: how a history goes on, and how it ends."""
+
+from __future__ import annotations
+
+import dragon_optim
+from tests.optim.elsewhere import run_script
+from tests.optim.support import backward, values
+from tests.optim.unrolled import leaf_of, tensor
+
+
+def test_a_backward_pass_uses_the_history_up():
+    weight, rate = leaf_of([1.0]), tensor([0.1])
+    optimizer = dragon_optim.RMSprop([weight], lr=rate, alpha=0, eps=1, differentiable=True)
+    for number in (1.0, 3.0):
+        backward(weight, 1.0)
+        optimizer.step()
+        weight.sum().backward()
+        assert weight.is_leaf
+        assert values(rate.grad).tolist() == [-0.5], number  # of this round's step alone
+
+
+def test_detach_ends_it_too():
+    weight, rate = leaf_of([1.0]), tensor([0.1])
+    optimizer = dragon_optim.RMSprop([weight], lr=rate, alpha=0, eps=1, momentum=0.5, differentiable=True)
+    backward(weight, 1.0)
+    optimizer.step()
+    optimizer.detach_()
+    assert weight.is_leaf
+    assert weight.requires_grad
+    for name in ("square_avg", "momentum_buffer"):
+        assert not optimizer.state[weight][name].requires_grad
+    weight.sum().backward()
+    assert rate.grad is None
+    assert values(weight.grad).tolist() == [1.0]
+
+
+def test_a_closure_leaves_the_history_alone():
+    weight, rate = leaf_of([1.0]), tensor([0.1])
+    optimizer = dragon_optim.RMSprop([weight], lr=rate, alpha=0, eps=1, differentiable=True)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (weight * 3.0).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(4):
+        assert optimizer.step(closure) is not None
+    weight.sum().backward()
+    assert values(rate.grad).tolist() == [-3.0]
+
+
+def test_retain_grad_gives_both_at_once():
+    """Hypergradient descent: each backward pass gives the rate its gradient through the last step alone."""
+    weight, rate = leaf_of([1.0]), tensor([0.1])
+    weight.retain_grad()
+    optimizer = dragon_optim.RMSprop([weight], lr=rate, alpha=0, eps=1, differentiable=True)
+    (weight * 3.0).sum().backward()
+    for _ in range(3):
+        optimizer.step()
+        (weight * 3.0).sum().backward()
+        assert values(weight.grad).tolist() == [3.0]
+        assert values(rate.grad).tolist() == [-0.75 * 3]
+
+
+def test_switched_off_the_states_are_our_own_again():
+    weight, start = leaf_of([1.0]), tensor([4.0])
+    optimizer = dragon_optim.RMSprop([weight], alpha=0.5, differentiable=True)
+    optimizer.state[weight]["square_avg"] = start
+    optimizer.param_groups[0]["differentiable"] = False
+    backward(weight, 2.0)
+    optimizer.step()
+    assert values(start).tolist() == [4.0]
+    assert values(optimizer.state[weight]["square_avg"]).tolist() == [4.0]  # 0.5 * 4 + 0.5 * 2 * 2
+    assert weight.is_leaf
+    assert not optimizer.state[weight]["square_avg"].requires_grad
+
+
+def test_switched_on_an_ordinary_training_goes_on():
+    weight, rate = leaf_of([1.0]), tensor([0.1])
+    optimizer = dragon_optim.RMSprop([weight], lr=0.1, momentum=0.5)
+    backward(weight, 2.0)
+    optimizer.step()
+    optimizer.param_groups[0].update(differentiable=True, lr=rate)
+    backward(weight, 2.0)
+    optimizer.step()
+    assert optimizer.state[weight]["step"] == 2
+    weight.sum().backward()
+    assert rate.grad is not None
+
+
+def test_results_that_nobody_holds_keep_their_names():
+    """Dragon would give them to new tensors, and what flows back to those would go through the step."""
+
+    def unrolled_step(factor):
+        weight = leaf_of([1.0])
+        optimizer = dragon_optim.RMSprop(
+            [weight], lr=1.0, alpha=0.5, eps=1, momentum=0.5, differentiable=True
+        )
+        optimizer.step(gradients={weight: factor * 1.0})
+        return weight  # the optimizer dies here, with its states
+
+    slopes = []
+    for more in (0, 20):
+        factor = tensor([2.0])
+        weight = unrolled_step(factor)
+        total = weight.sum()
+        for _ in range(more):
+            total = total + (weight * 1.0).sum() * 0.0
+        total.backward()
+        slopes.append(values(factor.grad).tolist())
+    assert slopes[0] == slopes[1]
+
+
+def test_a_pass_through_one_parameter_ends_the_history_of_its_step():
+    """The two were updated by one operator, and what went into it is used up."""
+    reached, beside = leaf_of([1.0]), leaf_of([1.0])
+    optimizer = dragon_optim.RMSprop([reached, beside], alpha=0.5, differentiable=True)
+    backward(reached, 1.0, beside, 1.0)
+    optimizer.step()
+    (reached * 2.0).sum().backward()
+    backward(reached, 1.0)
+    optimizer.step()
+    assert beside.is_leaf
+    assert not optimizer.state[beside]["square_avg"].requires_grad
+    assert not reached.is_leaf
+
+
+def test_the_end_of_the_process_is_quiet():
+    done = run_script(
+        """
+import numpy as np
+import dragon_optim
+from dragon.vm import torch
+weight = torch.nn.Parameter(torch.tensor(np.ones(3)))
+optimizer = dragon_optim.RMSprop([weight], momentum=0.5, differentiable=True)
+for _ in range(3):
+    optimizer.step(gradients={weight: weight * 2.0})
+kept = [optimizer, weight, optimizer.state[weight]["square_avg"], (weight * 1.0).sum()]
+"""
+    )
+    assert (done.returncode, done.stderr) == (0, "")
