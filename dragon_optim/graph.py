@@ -46,8 +46,8 @@ def capture(fn: Optional[Callable[..., Any]] = None, *, optimization: int = 1, m
         tensor, or tuples, lists and dicts of them. Left out where ``capture(...)`` is used as a decorator
         with options. As the decorator of a method it gives each object graphs of its own.
     optimization : int, optional, default=1
-        How far Dragon optimizes the graph: 1 (not at all), 2 (element-wise operators in place) or 3 (gradients
-        share memory, too). 2 and 3 need less memory and are as fast; the results are the same.
+        How far Dragon optimizes the graph: 1 (not at all), 2 (element-wise operators in place) or 3
+        (gradients share memory, too). 2 and 3 need less memory and are as fast; the results are the same.
     max_graphs : int, optional, default=16
         How many graphs are made at most; Dragon never frees one. Calls that would need another run eagerly,
         and a warning says so once.
@@ -99,8 +99,9 @@ class CapturedFunction:
     graph that exists is used.
 
     It runs `fn` eagerly, and warns once, where a replay would leave something out: in a process group, with
-    step hooks or forward hooks, when an optimizer's class has a ``step()`` of its own, when `fn` changes hyper-parameters or keeps a tensor for the next call, with Dragon's own
-    Adam, and beyond `max_graphs` graphs.
+    step hooks or forward hooks, when an optimizer's class has a ``step()`` of its own, when `fn` changes
+    hyper-parameters or keeps a tensor for the next call, with Dragon's own Adam, and beyond `max_graphs`
+    graphs.
 
     Attributes
     ----------
