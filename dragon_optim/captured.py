@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hyper
-from dragon_optim._dragon import graphs, recording, replay, stock, tape, workspace
+from dragon_optim._dragon import graphs, recording, replay, stock, tape, tensors, workspace
 from dragon_optim.captured_values import Result
 from dragon_optim.engine import Engine
 
@@ -190,7 +190,7 @@ class Variant:
             for module, training in recorder.training.values()
             if module.training != training
         ]
-        self._flagged = [(tensor, tensor._requires_grad) for tensor, _ in recorder.flagged.values()]
+        self._flagged = [(tensor, tensor.requires_grad) for tensor, _ in recorder.flagged.values()]
         self._stock = [
             (optimizer, summing, optimizer._sums_grad) for optimizer, summing in recorder.stock.values()
         ]
@@ -239,4 +239,4 @@ class Variant:
         for module, training in self._switched:
             module.training = training
         for tensor, requires_grad in self._flagged:
-            tensor._requires_grad = requires_grad
+            tensors.set_requires_grad(tensor, requires_grad)

@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterator, List
 
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import workspace
+from dragon_optim._dragon import tensors, workspace
 from dragon_optim.parameters import type_name
 
 _CONSTANT = (type(None), bool, int, str)  # an argument of these types is recorded for each of its values
@@ -37,27 +37,27 @@ class Result:
         self.tensors: List[Tensor] = []
         self._build = self._take(value)
 
-    def rebuild(self, tensors: List[Tensor]) -> Any:
+    def rebuild(self, others: List[Tensor]) -> Any:
         """Return the same with other tensors."""
-        return self._build(iter(tensors))
+        return self._build(iter(others))
 
     def _take(self, value: Any) -> Callable[[Iterator[Tensor]], Any]:
         """Return what makes the same of other tensors."""
         kind = type(value)
-        if isinstance(value, Tensor) and value._impl is not None:
+        if isinstance(value, Tensor) and tensors.exists(value):
             self.tensors.append(value)
             return next
         if value is None:
-            return lambda tensors: None
+            return lambda others: None
         if kind in (tuple, list):
             parts = [self._take(each) for each in value]
-            return lambda tensors: kind([part(tensors) for part in parts])
+            return lambda others: kind([part(others) for part in parts])
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             parts = [self._take(each) for each in value]
-            return lambda tensors: kind(*[part(tensors) for part in parts])
+            return lambda others: kind(*[part(others) for part in parts])
         if kind in (dict, OrderedDict):
             items = [(key, self._take(each)) for key, each in value.items()]
-            return lambda tensors: kind([(key, part(tensors)) for key, part in items])
+            return lambda others: kind([(key, part(others)) for key, part in items])
         what = "a Tensor() that was never filled" if isinstance(value, Tensor) else type_name(value)
         raise TypeError(
             f"{self._name} returned {what}; it may return None, a tensor, or tuples, lists and dicts of "

@@ -16,6 +16,7 @@ from dragon_optim._dragon import collective, graphs, recording, replay, tape, ve
 from dragon_optim._dragon.recording import NotCapturableError
 from dragon_optim._threads import OneAtATime
 from dragon_optim.captured import IN_PROCESS_GROUP, Observer, Variant
+from dragon_optim.captured_method import BoundMethod, CapturedMethod
 from dragon_optim.captured_values import Result, look_at_argument
 from dragon_optim.engine import Engine
 from dragon_optim.optimizer import Optimizer
@@ -176,7 +177,7 @@ class CapturedFunction:
                     f"{self._name} is a method of {type_name(instance)}, which has no weak references: add "
                     "'__weakref__' to its __slots__"
                 ) from error
-            method = _Method(self._fn, reference)
+            method = BoundMethod(self._fn, reference)
             of_instance = CapturedFunction(method, self._level, self._max_graphs), reference
             self._methods[key] = of_instance
         return CapturedMethod(instance, self._fn, of_instance[0])
@@ -354,41 +355,6 @@ class CapturedFunction:
         if reason not in self._warned:
             self._warned.append(reason)
             warnings.warn(f"{self._name} runs eagerly: {reason}.", UserWarning, stacklevel=4)
-
-
-class _Method:
-    """A method of an object that it does not keep alive."""
-
-    def __init__(self, fn: Callable[..., Any], reference: "weakref.ref[Any]") -> None:
-        functools.update_wrapper(self, fn)
-        self._fn = fn
-        self._reference = reference
-
-    def __repr__(self) -> str:
-        return f"method {self._fn.__qualname__} of {self._reference()!r}"
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._fn(self._reference(), *args, **kwargs)
-
-
-class CapturedMethod:
-    """A `CapturedFunction` of an object's method, and the object."""
-
-    def __init__(self, instance: Any, fn: Callable[..., Any], captured: CapturedFunction) -> None:
-        functools.update_wrapper(self, captured, updated=())
-        self.__self__ = instance
-        self.__wrapped__ = functools.partial(fn, instance)
-        self._captured = captured
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a step; see `CapturedFunction`."""
-        return self._captured(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._captured, name)
-
-    def __repr__(self) -> str:
-        return repr(self._captured)
 
 
 def _all_of(turns: Sequence[OneAtATime]) -> Any:

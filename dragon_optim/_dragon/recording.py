@@ -35,7 +35,7 @@ from dragon.vm.torch.core.optim import optimizer as stock
 from dragon.vm.torch.core.optim import rmsprop, sgd
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, interception, names
+from dragon_optim._dragon import definitions, graphs, interception, names
 from dragon_optim._dragon.held_names import PREFIX, HeldNames
 from dragon_optim._dragon.interception import Wrapper
 from dragon_optim._dragon.workspace import Workspace
@@ -252,7 +252,7 @@ class Recorder:
                 "function itself."
             )
         serialized = op_def.SerializeAs() if hasattr(op_def, "SerializeAs") else op_def.SerializeToString()
-        definition = _parse(serialized)
+        definition = definitions.parse(serialized)
         fed = {f"$NAME/{key}" for key, _ in self._feeds}
         for argument in definition.arg:
             for value in (argument.s, *argument.strings):
@@ -290,7 +290,7 @@ class Recorder:
         if not self.in_this_thread:
             original(op_defs, targets, grad_targets, sources)
             return
-        forward = [_parse(each.SerializeAs()) for each in op_defs]
+        forward = [definitions.parse(each.SerializeAs()) for each in op_defs]
         for each in forward:
             if each.type == "Checkpoint":
                 raise self.refuse("torch.utils.checkpoint cannot be captured: call the function itself.")
@@ -303,7 +303,9 @@ class Recorder:
         gradients = backend.GradientTape().CreateGradientDefs(
             [each.SerializeToString() for each in forward], targets, grad_targets or []
         )
-        for definition in _without_unused([_parse(each) for each in gradients], sources or ()):
+        for definition in definitions.without_unused(
+            [definitions.parse(each) for each in gradients], sources or ()
+        ):
             self._feeds = ()
             self.record(definition)
         self.sources.update(sources or ())
@@ -422,36 +424,6 @@ def _wrappers_of(methods: Iterable[Tuple[Any, str]]) -> Iterator[Wrapper]:
     for owner, name in methods:
         what = f"{name}() of {owner.__name__}"
         yield Wrapper(owner, name, functools.partial(Recorder._call_overridden, what=what))
-
-
-def _parse(serialized: bytes) -> Any:
-    definition = dragon_pb2.OperatorDef()
-    definition.ParseFromString(serialized)
-    for place in reversed(range(len(definition.arg))):
-        if definition.arg[place].name == "cache_key":
-            del definition.arg[place]
-    return definition
-
-
-def _without_unused(gradients: List[Any], sources: Sequence[str]) -> List[Any]:
-    """Take out the gradients that nobody reads, as Dragon's eager backward does.
-
-    Otherwise a replay would leave gradients in tensors that get none from an eager step.
-    """
-    kept = {source + "_grad" for source in sources}
-    used = {name for each in gradients for name in each.input}
-    result = []
-    for each in gradients:
-        if each.type == "GradientGather" and not {each.output[0]} & (kept | used):
-            unused = set(each.input)
-            used -= unused
-        else:
-            result.append(each)
-    for each in result:
-        for place, name in enumerate(each.output):
-            if name not in kept and name not in used:
-                each.output[place] = ""
-    return result
 
 
 def active(workspace: Workspace) -> Optional[Recorder]:

@@ -25,6 +25,16 @@ def has_data(tensor: Tensor) -> bool:
     return bool(tensor._impl.size > 0)
 
 
+def exists(tensor: Tensor) -> bool:
+    """False for a ``Tensor()`` that was never filled."""
+    return tensor._impl is not None
+
+
+def set_requires_grad(tensor: Tensor, value: bool) -> None:
+    """Set the flag behind the property, also while the property is watched."""
+    tensor._requires_grad = value
+
+
 def reset(tensor: Tensor) -> None:
     """Give the memory of a tensor back. Its name and whoever holds it stay."""
     tensor._impl.Reset()

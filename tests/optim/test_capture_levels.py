@@ -32,7 +32,7 @@ OPERATIONS = {
     "broadcast product": lambda h, w, b: h * w.mean(0, keepdim=True) * b,
     "broadcast difference": lambda h, w, b: b - h * b,
     "broadcast maximum": lambda h, w, b: torch.maximum(h * w, h.mean(0, keepdim=True)),
-    "element-wise": lambda h, w, b: (F.relu(h * w) + 1.0).log().tanh().abs().sqrt() * b,
+    "element-wise": lambda h, w, b: F.tanh((F.relu(h * w) + 1.0).log()).abs().sqrt() * b,
     "views": lambda h, w, b: (h * w).reshape((2, 8)).reshape((4, 4)).unsqueeze(0).squeeze(0) + b,
     "slices": lambda h, w, b: torch.cat([(h * w)[2:4], (h + b)[0:2]], 0),
     "softmax": lambda h, w, b: F.softmax(h * w, 1) * b,
