@@ -134,7 +134,8 @@ class WatchedGroups:
         """For each group whose values may have changed: what they are now."""
         rows = {}
         for number, group in enumerate(groups):
-            values = tuple(map(group.get, self._watched))
+            # A list: Python keeps up to 2000 dead tuples of each length.
+            values = list(map(group.get, self._watched))
             settled = self._settled[number] if number < len(self._settled) else None
             # By identity: ``(0.1,) == (tensor,)`` is true in Dragon, whatever the tensor holds.
             if settled is not None and all(map(operator.is_, values, settled)):
@@ -144,7 +145,7 @@ class WatchedGroups:
                     raise KeyError(f"param_groups[{number}] lacks {key!r}; set it")
             numbers = hyper.row(self._fields, group)
             states = self._states_of(number, numbers)
-            rows[number] = _Row(values, numbers, states, check_modes(group))
+            rows[number] = _Row(tuple(values), numbers, states, check_modes(group))
         return rows
 
     def _differentiable(self, groups: Sequence[Group]) -> bool:
