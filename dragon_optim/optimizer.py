@@ -119,8 +119,11 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
             raise ValueError("optimizer got an empty parameter list")
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
+        self._collects_groups = True
         for group in groups:
             self.add_param_group(group)
+        del self._collects_groups
+        self._engine.sync(self.param_groups)
 
     def _start(self) -> None:
         """Make what belongs to this very object and is never copied."""
@@ -198,6 +201,10 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
                     f"parameter group didn't specify a value of required optimization parameter {key}"
                 )
             group.setdefault(key, default)
+        if "_collects_groups" in vars(self):  # the constructor looks at all of them at once
+            param_group.update(group)
+            self.param_groups.append(param_group)
+            return
         with self._engine.turn:
             claimed = self._state.claimed_by(group["params"])
             self._engine.sync([*self.param_groups, group])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 
+import dragon
 import numpy as np
 from dragon.core.framework import workspace
 from dragon.vm import torch
@@ -151,16 +152,32 @@ def _(w):
     yield functools.partial(capture(step), tensor())
 
 
+@misuse(NotCapturableError, "depends on values", name="capture-shape-of-a-mask")
+def _(w):
+    yield functools.partial(capture(lambda x: x[x > 0.0] * float(x[x > 0.0].numel())), tensor())
+
+
+@misuse(NotCapturableError, "native interface is fed", name="capture-native-operator")
+def _(w):
+    yield functools.partial(capture(lambda x: dragon.reshape(x, (-1, 1))), tensor())
+
+
 # --- arguments and results ------------------------------------------------------------------------
 
-for _name, _value in {"number": 1.0, "array": np.ones(3), "none": None, "list": [1.0], "string": "x"}.items():
+for _name, _value in {"number": 1.0, "array": np.ones(3), "bytes": b"x", "list": [1.0], "dict": {}}.items():
 
     @misuse(TypeError, "functools.partial.*torch.tensor", name=f"capture-argument-{_name}")
     def _(w, value=_value):
         yield functools.partial(capture(step_of(w)), value)
 
 
-for _name, _value in {"number": 1.0, "nested": ([],), "array": np.ones(1), "string": "x"}.items():
+for _name, _value in {
+    "number": 1.0,
+    "nested": ([{1}],),
+    "array": np.ones(1),
+    "string": "x",
+    "empty": torch.Tensor(),
+}.items():
 
     @misuse(TypeError, "a replay knows no other values", name=f"capture-result-{_name}")
     def _(w, value=_value):
