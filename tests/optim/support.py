@@ -83,3 +83,8 @@ def moves(optimizer, *params):
         backward(param, 1.0)
     optimizer.step()
     return [round(float((old - values(param)).reshape(-1)[0]), 6) for old, param in zip(before, params)]
+
+
+def fresh_workspace():
+    """A workspace without a past, to enter: names that are used again have an empty gradient already."""
+    return workspace.Workspace().as_default()

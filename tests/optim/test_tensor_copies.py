@@ -18,7 +18,7 @@ from dragon.vm import torch
 import dragon_optim
 from tests.optim import memory
 from tests.optim.elsewhere import in_thread, run_script
-from tests.optim.support import backward, parameter, values
+from tests.optim.support import backward, fresh_workspace, parameter, values
 
 nn = torch.nn
 
@@ -194,19 +194,20 @@ def test_a_shallow_copy_shares_memory_and_not_attributes():
 @pytest.mark.parametrize("first", ["original", "copy"])
 def test_a_shallow_copy_frees_the_name_once(first):
     """Dragon's own copy frees it with the first of the two: the other one reads a stranger's numbers."""
-    tensor = torch.ones(4)
-    twin = copy.copy(copy.copy(tensor))
-    name = tensor.id
-    kept = twin if first == "original" else tensor
-    del tensor, twin
-    gc.collect()
-    others = [torch.zeros(4) for _ in range(20)]
-    assert name not in [each.id for each in others]
-    assert values(kept).tolist() == [1.0] * 4
-    del kept
-    gc.collect()
-    reused = [torch.zeros(4) for _ in range(3)]
-    assert [each.id for each in reused].count(name) == 1
+    with fresh_workspace():
+        tensor = torch.ones(4)
+        twin = copy.copy(copy.copy(tensor))
+        name = tensor.id
+        kept = twin if first == "original" else tensor
+        del tensor, twin
+        gc.collect()
+        others = [torch.zeros(4) for _ in range(20)]
+        assert name not in [each.id for each in others]
+        assert values(kept).tolist() == [1.0] * 4
+        del kept
+        gc.collect()
+        reused = [torch.zeros(4) for _ in range(3)]
+        assert [each.id for each in reused].count(name) == 1
 
 
 def test_gradients_of_a_shallow_copy_are_the_tensors():

@@ -10,25 +10,26 @@ from dragon.core.framework import config, workspace
 from dragon.vm import torch
 
 import dragon_optim
-from tests.optim.support import backward, feed_gradient, parameter, values
+from tests.optim.support import backward, feed_gradient, fresh_workspace, parameter, values
 
 
 def test_B1_grad_is_none_or_has_data():
-    p = parameter([1.0])
-    optimizer = dragon_optim.RMSprop([p])
-    assert p.grad is None
-    optimizer.step(), optimizer.sum_grad(), optimizer.zero_grad()
-    assert (
-        workspace.get_workspace().get_tensor(p.id + "_grad") is None
-    )  # an empty one ends stock's zero_grad()
-    backward(p, 3.0)
-    assert p.grad.numpy().tolist() == [3.0]
-    with pytest.raises(AttributeError):
-        p.grad = None
-    optimizer.zero_grad(set_to_none=True)
-    assert p.grad is None
-    with pytest.raises(AttributeError):
-        p.grad = torch.ones(1)
+    with fresh_workspace():
+        p = parameter([1.0])
+        optimizer = dragon_optim.RMSprop([p])
+        assert p.grad is None
+        optimizer.step(), optimizer.sum_grad(), optimizer.zero_grad()
+        assert (
+            workspace.get_workspace().get_tensor(p.id + "_grad") is None
+        )  # an empty one ends stock's zero_grad()
+        backward(p, 3.0)
+        assert p.grad.numpy().tolist() == [3.0]
+        with pytest.raises(AttributeError):
+            p.grad = None
+        optimizer.zero_grad(set_to_none=True)
+        assert p.grad is None
+        with pytest.raises(AttributeError):
+            p.grad = torch.ones(1)
 
 
 def test_B2_backward_overwrites_and_sum_grad_adds():
