@@ -30,6 +30,7 @@ static_assert(sizeof(dragon_optim_rmsprop_options_gradient) == sizeof(RMSpropOpt
 static_assert(offsetof(dragon_optim_rmsprop_options_gradient, clip_value) ==
                   offsetof(RMSpropOptionsGradient, clip_value),
               "field for field");
+static_assert(sizeof(dragon_optim_gradient) == sizeof(Gradient), "field for field");
 static_assert(sizeof(dragon_optim_accumulate_tensor) == sizeof(AccumulateTensor), "field for field");
 static_assert(offsetof(dragon_optim_accumulate_tensor, first) == offsetof(AccumulateTensor, first), "field for field");
 
@@ -53,7 +54,7 @@ int Guarded(const Body& body) noexcept {
 }
 
 DType CheckedDType(int code) {
-  if (code < 0 || code > 2) throw std::invalid_argument("Invalid dtype code: " + std::to_string(code));
+  if (code < 0 || code > 3) throw std::invalid_argument("Invalid dtype code: " + std::to_string(code));
   return static_cast<DType>(code);
 }
 
@@ -92,6 +93,14 @@ int dragon_optim_accumulate(int grad_dtype, const dragon_optim_accumulate_tensor
 int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, double scale, int threads,
                               double* result) {
   return Guarded([&] { *result = dragon_optim::SquaredNorm(CheckedDType(grad_dtype), grad, size, scale, threads); });
+}
+
+int dragon_optim_has_non_finite(int grad_dtype, const dragon_optim_gradient* gradients, int64_t count, int threads,
+                                int32_t* found) {
+  return Guarded([&] {
+    *found = dragon_optim::HasNonFinite(CheckedDType(grad_dtype),
+                                        reinterpret_cast<const dragon_optim::Gradient*>(gradients), count, threads);
+  });
 }
 
 int dragon_optim_fill(int dtype, void* data, int64_t size, double value) {

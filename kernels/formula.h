@@ -12,7 +12,7 @@
 #include "kernels/variant.h"
 
 #if defined(__CUDACC__)
-#define DRAGON_OPTIM_FORMULA static __host__ __device__ __forceinline__
+#define DRAGON_OPTIM_FORMULA static DRAGON_OPTIM_HOST_DEVICE __forceinline__
 #else
 #define DRAGON_OPTIM_FORMULA static inline __attribute__((always_inline))
 #endif
