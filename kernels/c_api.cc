@@ -3,10 +3,9 @@
 #include "kernels/c_api.h"
 
 #include <cstddef>
-#include <exception>
-#include <stdexcept>
 #include <string>
 
+#include "kernels/c_errors.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
@@ -33,30 +32,6 @@ static_assert(offsetof(dragon_optim_rmsprop_options_gradient, clip_value) ==
 static_assert(sizeof(dragon_optim_gradient) == sizeof(Gradient), "field for field");
 static_assert(sizeof(dragon_optim_accumulate_tensor) == sizeof(AccumulateTensor), "field for field");
 static_assert(offsetof(dragon_optim_accumulate_tensor, first) == offsetof(AccumulateTensor, first), "field for field");
-
-std::string& LastError() {
-  thread_local std::string text;
-  return text;
-}
-
-// 0, or 1 after an exception: none may pass into C.
-template <typename Body>
-int Guarded(const Body& body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const std::exception& error) {
-    LastError() = error.what();
-  } catch (...) {
-    LastError() = "unknown error";
-  }
-  return 1;
-}
-
-DType CheckedDType(int code) {
-  if (code < 0 || code > 3) throw std::invalid_argument("Invalid dtype code: " + std::to_string(code));
-  return static_cast<DType>(code);
-}
 
 }  // namespace
 }  // namespace dragon_optim

@@ -27,6 +27,10 @@ struct AccumulateTensor {
 // sum = first ? grad : sum + grad, for `count` tensors. Sums are of ArithmeticDType(grad_dtype).
 void Accumulate(DType grad_dtype, const AccumulateTensor* tensors, int64_t count, int threads);
 
+// The blocks of the squared norm's summation order, and the running sums of each.
+constexpr int kNormBlock = 4096;
+constexpr int kNormLanes = 8;
+
 // The sum of squares of round(scale * grad) in double, in the one summation order that every device and thread count
 // keeps: blocks of 4096 elements; in a block eight running sums, element i into sum i mod 8 by fma(g, g, sum), then
 // ((0+1)+(2+3))+((4+5)+(6+7)); block sums in index order.

@@ -8,13 +8,11 @@
 #include <cstdint>
 
 #include "kernels/formula.h"
+#include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
 #include "kernels/rmsprop_backward.h"
 
 namespace dragon_optim {
-
-// The blocks of the squared norm's summation order; see gradient.h.
-constexpr int64_t kNormBlock = 4096;
 
 // The blocks of the sums of RMSpropBackward; see rmsprop_backward.h.
 constexpr int64_t kBackwardBlock = 512;

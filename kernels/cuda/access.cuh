@@ -6,6 +6,8 @@
 #ifndef DRAGON_OPTIM_KERNELS_CUDA_ACCESS_CUH_
 #define DRAGON_OPTIM_KERNELS_CUDA_ACCESS_CUH_
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 #include <type_traits>
 

@@ -150,7 +150,7 @@ __device__ __forceinline__ void UpdateVariant(const BlockSetup<T>& setup, const 
 
 template <typename ParamFormat, typename GradFormat, typename AnyBatch>
 __global__ void __launch_bounds__(kUpdateThreads, kUpdateBlocks<typename ParamFormat::Arithmetic>)
-    UpdateKernel(const __grid_constant__ AnyBatch batch, const __grid_constant__ UpdateSettings settings) {
+    UpdateKernel(const AnyBatch __grid_constant__ batch, const UpdateSettings __grid_constant__ settings) {
   __shared__ BlockSetup<typename ParamFormat::Arithmetic> setup;
   if (threadIdx.x == 0) SetUp(settings, setup);
   __syncthreads();

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2}
+# numpy has no bfloat16: here it goes about as its bits.
+DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2, "uint16": 3}
+SHORT = ("float16", "uint16")
 
 
 NUMBERS = ("lr", "alpha", "eps", "weight_decay", "momentum", "grad_scale", "clip_norm", "clip_value")
@@ -25,6 +27,10 @@ class Options(ctypes.Structure):
 
 class Tensor(ctypes.Structure):
     _fields_ = (("size", ctypes.c_int64), *((name, ctypes.c_void_p) for name in BUFFERS))
+
+
+class Gradient(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_int64), ("grad", ctypes.c_void_p))
 
 
 class Sum(ctypes.Structure):
