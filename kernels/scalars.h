@@ -16,7 +16,9 @@ namespace dragon_optim {
 static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 DRAGON_OPTIM_FORMULA bool ClipsNorm(const RMSpropOptions& options) { return options.clip_norm > 0; }
-DRAGON_OPTIM_FORMULA bool ClipsValue(const RMSpropOptions& options) { return options.clip_value > 0 && !ClipsNorm(options); }
+DRAGON_OPTIM_FORMULA bool ClipsValue(const RMSpropOptions& options) {
+  return options.clip_value > 0 && !ClipsNorm(options);
+}
 
 DRAGON_OPTIM_FORMULA bool DecaysParam(const RMSpropOptions& options) {
   return options.decoupled_weight_decay && options.weight_decay != 0;

@@ -31,7 +31,7 @@ void UpdateRange(const RMSpropScalars<T>& shared_scalars, T clip_factor, const R
     RMSpropElement<T> element = {param[i], square_avg[i], 0, 0};
     if constexpr (has_grad_avg) element.grad_avg = grad_avg[i];
     if constexpr (has_momentum) element.momentum_buffer = momentum_buffer[i];
-    UpdateElement<kVariant>(scalars, clip_factor, grad[i], element);
+    UpdateElement(variant, scalars, clip_factor, grad[i], element);
     param[i] = element.param;
     square_avg[i] = element.square_avg;
     if constexpr (has_grad_avg) grad_avg[i] = element.grad_avg;
@@ -39,7 +39,8 @@ void UpdateRange(const RMSpropScalars<T>& shared_scalars, T clip_factor, const R
   }
 }
 
-// Elements of a tensor in a short format that are converted, updated and converted back while they are in the first-level cache.
+// Elements of a tensor in a short format that are converted, updated and converted back while they are in the
+// first-level cache.
 constexpr int64_t kShortBlock = 512;
 
 // A parameter that was overwritten since the last step is not what its master rounds to: there the parameter counts.

@@ -58,8 +58,7 @@ __device__ __forceinline__ Groups WholeGroups(int size, int shift, bool alike) {
 // Calls whole(element) for the first elements of groups and single(element) for the elements in none, all of them
 // shared out between the threads of the block.
 template <int kGroup, int kThreads, typename Whole, typename Single>
-__device__ __forceinline__ void ForEachGroup(const Groups& groups, int size, const Whole& whole,
-                                             const Single& single) {
+__device__ __forceinline__ void ForEachGroup(const Groups& groups, int size, const Whole& whole, const Single& single) {
   for (int i = threadIdx.x; i < groups.count; i += kThreads) whole(groups.first + i * kGroup);
   const int grouped = groups.count * kGroup;
   for (int i = threadIdx.x; i < size - grouped; i += kThreads) single(i < groups.first ? i : i + grouped);

@@ -2,8 +2,9 @@
  *
  * The CUDA kernels as flat C functions: a library of its own, which needs neither the CPU's kernels nor a GPU to be
  * loaded. Structures and dtype codes are those of kernels/c_api.h; what the functions do stands in kernels/cuda/
- * rmsprop.h and gradient.h. `stream` is a cudaStream_t (null: the default stream). Arrays are in device memory. Functions
- * that return int give 0, or 1 after an error whose text is in dragon_optim_cuda_last_error() of the same thread. */
+ * rmsprop.h and gradient.h. `stream` is a cudaStream_t (null: the default stream). Arrays are in device memory.
+ * Functions that return int give 0, or 1 after an error whose text is in dragon_optim_cuda_last_error() of the same
+ * thread. */
 
 #ifndef DRAGON_OPTIM_KERNELS_CUDA_C_API_H_
 #define DRAGON_OPTIM_KERNELS_CUDA_C_API_H_

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-#include "kernels/cuda/gradient.h"
-
 #include <type_traits>
 
 #include "kernels/cuda/access.cuh"
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/format_of.h"
+#include "kernels/cuda/gradient.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/norms.h"
 #include "kernels/formats.h"
@@ -105,8 +104,8 @@ void FindNonFinite(DType grad_dtype, const Gradient* gradients, int64_t count, i
   ForEachBatch(gradients, count, kChunk, [&](const auto& batch, int64_t) {
     using AnyBatch = std::decay_t<decltype(batch)>;
     WithFormat(grad_dtype, [&](auto format) {
-      Launch("the look for infinities and NaNs", &NonFiniteKernel<decltype(format), AnyBatch>, batch.chunks(),
-             kThreads, stream, batch, found);
+      Launch("the look for infinities and NaNs", &NonFiniteKernel<decltype(format), AnyBatch>, batch.chunks(), kThreads,
+             stream, batch, found);
     });
   });
 }

@@ -21,8 +21,8 @@ int Attribute(cudaDeviceAttr attribute, int device) {
 
 void Check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
-  const std::string text = std::string("CUDA error at ") + what + ": " + cudaGetErrorString(status) + " (" +
-                           cudaGetErrorName(status) + ")";
+  const std::string text =
+      std::string("CUDA error at ") + what + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")";
   cudaGetLastError();
   throw CudaError(text);
 }

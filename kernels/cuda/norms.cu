@@ -2,13 +2,12 @@
 //
 // Squared norms in the order that gradient.h promises: eight threads keep the eight running sums of a block.
 
-#include "kernels/cuda/norms.h"
-
 #include <type_traits>
 
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/format_of.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/norms.h"
 #include "kernels/cuda/options.cuh"
 #include "kernels/formats.h"
 

@@ -10,7 +10,7 @@ void UpdateBFloat16(const RMSpropTensor* tensors, int64_t count, const UpdateSet
 }
 
 void UpdateBFloat16FloatGrad(const RMSpropTensor* tensors, int64_t count, const UpdateSettings& settings,
-                         cudaStream_t stream) {
+                             cudaStream_t stream) {
   LaunchUpdate<BFloat16, Float32>(tensors, count, settings, stream);
 }
 

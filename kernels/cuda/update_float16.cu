@@ -10,7 +10,7 @@ void UpdateFloat16(const RMSpropTensor* tensors, int64_t count, const UpdateSett
 }
 
 void UpdateFloat16FloatGrad(const RMSpropTensor* tensors, int64_t count, const UpdateSettings& settings,
-                         cudaStream_t stream) {
+                            cudaStream_t stream) {
   LaunchUpdate<Float16, Float32>(tensors, count, settings, stream);
 }
 

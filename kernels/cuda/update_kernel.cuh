@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
 // The update of a batch of tensors. One kernel for all forms of the formula: the options may lie in device memory, and
-// then the form is not known before it runs. Each form is a loop of its own; a block chooses once.
+// then the form is not known before it runs. A block chooses between loops by the states that are in use. What else
+// there is to choose is left inside them: memory is slower than that, and the code stays small.
 
 #ifndef DRAGON_OPTIM_KERNELS_CUDA_UPDATE_KERNEL_CUH_
 #define DRAGON_OPTIM_KERNELS_CUDA_UPDATE_KERNEL_CUH_
@@ -30,15 +31,16 @@ constexpr int kUpdateBlocks = sizeof(T) == 8 ? 2 : 4;
 template <typename T>
 struct BlockSetup {
   RMSpropScalars<T> scalars;
-  int variant;  // -1 where nothing is to be done
+  RMSpropVariant variant;
+  bool skips;
 };
 
 template <typename T>
 __device__ __forceinline__ void SetUp(const UpdateSettings& settings, BlockSetup<T>& setup) {
   const RMSpropOptions options = CurrentOptions(settings.options, settings.numbers, settings.parts);
   setup.scalars = MakeScalars<T>(options);
-  const bool skips = settings.skip != nullptr && *settings.skip != 0;
-  setup.variant = skips ? -1 : VariantIndex(ChooseVariant(options, setup.scalars));
+  setup.variant = ChooseVariant(options, setup.scalars);
+  setup.skips = settings.skip != nullptr && *settings.skip != 0;
 }
 
 // A chunk of one tensor: all pointers stand at its first element.
@@ -79,72 +81,72 @@ struct TensorChunk {
   }
 };
 
+// The variant of a block in a loop for these states, so that the compiler sees which are not in use. The extras, which
+// act as identities where they are off, cost less than a choice.
+template <bool kHasMomentum, bool kHasGradAvg>
+__device__ __forceinline__ RMSpropVariant VariantOf(const RMSpropVariant& given) {
+  const bool lr_inside = given.momentum == Momentum::kLrInside, large = given.centered == Centered::kLargeWeight;
+  RMSpropVariant variant = {Momentum::kNone, Centered::kNo, given.l2_decay, true};
+  if (kHasMomentum) variant.momentum = lr_inside ? Momentum::kLrInside : Momentum::kPlain;
+  if (kHasGradAvg) variant.centered = large ? Centered::kLargeWeight : Centered::kSmallWeight;
+  return variant;
+}
+
 // `at` is an element of the chunk, and the first of kGroup.
-template <typename ParamFormat, typename GradFormat, int kVariant, int kGroup, typename T>
-__device__ __forceinline__ void UpdateGroup(const RMSpropScalars<T>& scalars, T clip_factor,
-                                            const TensorChunk<ParamFormat, GradFormat>& chunk, int at) {
-  constexpr RMSpropVariant variant = VariantAt(kVariant);
-  constexpr bool has_momentum = variant.momentum != Momentum::kNone;
-  constexpr bool has_grad_avg = variant.centered != Centered::kNo;
-  constexpr bool has_master = TensorChunk<ParamFormat, GradFormat>::kHasMaster;
+template <typename ParamFormat, typename GradFormat, bool kHasMomentum, bool kHasGradAvg, int kGroup, typename T>
+__device__ __forceinline__ void UpdateGroup(const RMSpropVariant& variant, const RMSpropScalars<T>& scalars,
+                                            T clip_factor, const TensorChunk<ParamFormat, GradFormat>& chunk, int at) {
+  constexpr bool kHasMaster = TensorChunk<ParamFormat, GradFormat>::kHasMaster;
   const auto grad = Load<kGroup>(chunk.grad + at);
   auto param = Load<kGroup>(chunk.param + at);
   auto square_avg = Load<kGroup>(chunk.square_avg + at);
   [[maybe_unused]] Pack<T, kGroup> momentum_buffer, grad_avg, master_param;
-  if constexpr (has_momentum) momentum_buffer = Load<kGroup>(chunk.momentum_buffer + at);
-  if constexpr (has_grad_avg) grad_avg = Load<kGroup>(chunk.grad_avg + at);
-  if constexpr (has_master) master_param = Load<kGroup>(chunk.master_param + at);
+  if constexpr (kHasMomentum) momentum_buffer = Load<kGroup>(chunk.momentum_buffer + at);
+  if constexpr (kHasGradAvg) grad_avg = Load<kGroup>(chunk.grad_avg + at);
+  if constexpr (kHasMaster) master_param = Load<kGroup>(chunk.master_param + at);
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) {
     RMSpropElement<T> element = {Decode(ParamFormat(), param.values[i]), square_avg.values[i], 0, 0};
-    if constexpr (has_master) {
+    if constexpr (kHasMaster) {
       // A parameter that was overwritten since the last step is not what its master rounds to: there it counts.
       const T master = master_param.values[i];
       element.param = Encode(ParamFormat(), master) == param.values[i] ? master : element.param;
     }
-    if constexpr (has_momentum) element.momentum_buffer = momentum_buffer.values[i];
-    if constexpr (has_grad_avg) element.grad_avg = grad_avg.values[i];
-    UpdateElement<kVariant>(scalars, clip_factor, static_cast<T>(Decode(GradFormat(), grad.values[i])), element);
+    if constexpr (kHasMomentum) element.momentum_buffer = momentum_buffer.values[i];
+    if constexpr (kHasGradAvg) element.grad_avg = grad_avg.values[i];
+    UpdateElement(variant, scalars, clip_factor, static_cast<T>(Decode(GradFormat(), grad.values[i])), element);
     param.values[i] = Encode(ParamFormat(), element.param);
     square_avg.values[i] = element.square_avg;
-    if constexpr (has_momentum) momentum_buffer.values[i] = element.momentum_buffer;
-    if constexpr (has_grad_avg) grad_avg.values[i] = element.grad_avg;
-    if constexpr (has_master) master_param.values[i] = element.param;
+    if constexpr (kHasMomentum) momentum_buffer.values[i] = element.momentum_buffer;
+    if constexpr (kHasGradAvg) grad_avg.values[i] = element.grad_avg;
+    if constexpr (kHasMaster) master_param.values[i] = element.param;
   }
   Store(chunk.param + at, param);
   Store(chunk.square_avg + at, square_avg);
-  if constexpr (has_momentum) Store(chunk.momentum_buffer + at, momentum_buffer);
-  if constexpr (has_grad_avg) Store(chunk.grad_avg + at, grad_avg);
-  if constexpr (has_master) Store(chunk.master_param + at, master_param);
+  if constexpr (kHasMomentum) Store(chunk.momentum_buffer + at, momentum_buffer);
+  if constexpr (kHasGradAvg) Store(chunk.grad_avg + at, grad_avg);
+  if constexpr (kHasMaster) Store(chunk.master_param + at, master_param);
 }
 
-template <typename ParamFormat, typename GradFormat, int kVariant, typename T, typename AnyBatch>
-__device__ __forceinline__ void UpdateChunks(const RMSpropScalars<T>& scalars, const AnyBatch& batch,
+template <typename ParamFormat, typename GradFormat, bool kHasMomentum, bool kHasGradAvg, typename T, typename AnyBatch>
+__device__ __forceinline__ void UpdateChunks(const BlockSetup<T>& setup, const AnyBatch& batch,
                                              const double* clip_factors) {
   constexpr int kGroup = kGroupSize<ParamFormat>;
+  const RMSpropVariant variant = VariantOf<kHasMomentum, kHasGradAvg>(setup.variant);
   for (int64_t index = blockIdx.x; index < batch.chunks(); index += gridDim.x) {
     const Chunk place = ChunkAt(batch, index, kUpdateChunk);
     const T clip_factor = clip_factors == nullptr ? T(1) : static_cast<T>(clip_factors[place.tensor]);
     const TensorChunk<ParamFormat, GradFormat> chunk(batch.tensors[place.tensor], place.begin, place.size);
     ForEachGroup<kGroup, kUpdateThreads>(
         chunk.template FindGroups<kGroup>(), chunk.size,
-        [&](int at) { UpdateGroup<ParamFormat, GradFormat, kVariant, kGroup>(scalars, clip_factor, chunk, at); },
-        [&](int at) { UpdateGroup<ParamFormat, GradFormat, kVariant, 1>(scalars, clip_factor, chunk, at); });
-  }
-}
-
-// Calls UpdateChunks for the variant in use, which is one of [kBegin, kEnd).
-template <typename ParamFormat, typename GradFormat, int kBegin, int kEnd, typename T, typename AnyBatch>
-__device__ __forceinline__ void UpdateVariant(const BlockSetup<T>& setup, const AnyBatch& batch,
-                                              const double* clip_factors) {
-  constexpr int kMiddle = (kBegin + kEnd) / 2;
-  if constexpr (kEnd - kBegin == 1) {
-    const RMSpropScalars<T>& scalars = setup.scalars;
-    UpdateChunks<ParamFormat, GradFormat, kBegin>(scalars, batch, clip_factors);
-  } else if (setup.variant < kMiddle) {
-    UpdateVariant<ParamFormat, GradFormat, kBegin, kMiddle>(setup, batch, clip_factors);
-  } else {
-    UpdateVariant<ParamFormat, GradFormat, kMiddle, kEnd>(setup, batch, clip_factors);
+        [&](int at) {
+          UpdateGroup<ParamFormat, GradFormat, kHasMomentum, kHasGradAvg, kGroup>(variant, setup.scalars, clip_factor,
+                                                                                  chunk, at);
+        },
+        [&](int at) {
+          UpdateGroup<ParamFormat, GradFormat, kHasMomentum, kHasGradAvg, 1>(variant, setup.scalars, clip_factor, chunk,
+                                                                             at);
+        });
   }
 }
 
@@ -154,8 +156,19 @@ __global__ void __launch_bounds__(kUpdateThreads, kUpdateBlocks<typename ParamFo
   __shared__ BlockSetup<typename ParamFormat::Arithmetic> setup;
   if (threadIdx.x == 0) SetUp(settings, setup);
   __syncthreads();
-  if (setup.variant < 0) return;
-  UpdateVariant<ParamFormat, GradFormat, 0, kRMSpropVariants>(setup, batch, settings.clip_factors);
+  if (setup.skips) return;
+  const bool has_grad_avg = setup.variant.centered != Centered::kNo;
+  if (setup.variant.momentum == Momentum::kNone) {
+    if (has_grad_avg) {
+      UpdateChunks<ParamFormat, GradFormat, false, true>(setup, batch, settings.clip_factors);
+    } else {
+      UpdateChunks<ParamFormat, GradFormat, false, false>(setup, batch, settings.clip_factors);
+    }
+  } else if (has_grad_avg) {
+    UpdateChunks<ParamFormat, GradFormat, true, true>(setup, batch, settings.clip_factors);
+  } else {
+    UpdateChunks<ParamFormat, GradFormat, true, false>(setup, batch, settings.clip_factors);
+  }
 }
 
 template <typename ParamFormat, typename GradFormat>

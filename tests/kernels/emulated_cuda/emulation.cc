@@ -18,9 +18,9 @@ constexpr size_t kMostArgumentBytes = CUDART_VERSION >= 12010 ? 32764 : 4096;
 struct Device {
   int multiprocessors = 2;
   int threads_per_multiprocessor = 2048;
-  bool reversed = false;    // the order of blocks and threads
-  int64_t launches = 0;     // since the last question
-  int64_t fails_after = -1; // launches; -1: never
+  bool reversed = false;     // the order of blocks and threads
+  int64_t launches = 0;      // since the last question
+  int64_t fails_after = -1;  // launches; -1: never
   cudaStream_t last_stream = nullptr;
   cudaError_t last_error = cudaSuccess;
 };
