@@ -52,9 +52,16 @@ class CudaLibrary:
 
     def rmsprop(self, dtype, grad_dtype, options, tensors, numbers=None, skip=None) -> None:
         """One step. `numbers` and `skip` are device arrays."""
-        options = library.make_options(options)
-        size = self.rmsprop_workspace(options, tensors)
+        size = self.rmsprop_workspace(library.make_options(options), tensors)
         workspace = self.scratch(size)
+        self.launch_rmsprop(dtype, grad_dtype, options, tensors, workspace, size, numbers, skip)
+        workspace.read()  # which waits: it must not be given back before
+
+    def launch_rmsprop(
+        self, dtype, grad_dtype, options, tensors, workspace=None, size=0, numbers=None, skip=None
+    ) -> None:
+        """The same, waiting for nothing."""
+        options = library.make_options(options)
         self.call(
             "rmsprop",
             dtype,
@@ -67,7 +74,6 @@ class CudaLibrary:
             address(workspace),
             ctypes.c_int64(size),
         )
-        workspace.read()  # which waits: it must not be given back before
 
     def rmsprop_workspace(self, options: library.Options, tensors) -> int:
         return self.handle.dragon_optim_cuda_rmsprop_workspace(
