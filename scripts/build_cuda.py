@@ -3,8 +3,8 @@
 
     python scripts/build_cuda.py [--cuda-only]
 
-It needs nvcc and g++, no GPU and no Dragon. `DRAGON_OPTIM_CUDA_ARCHS="80;90"` chooses architectures, `CUDACXX` the
-compiler, `DRAGON_OPTIM_JOBS` how many run at a time.
+It needs nvcc and g++, no GPU and no Dragon. `DRAGON_OPTIM_CUDA_ARCHS="80;90"` chooses architectures,
+`CUDACXX` the compiler, `DRAGON_OPTIM_JOBS` how many run at a time.
 """
 
 import argparse

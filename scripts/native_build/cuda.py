@@ -19,8 +19,8 @@ ARCHS = "DRAGON_OPTIM_CUDA_ARCHS"
 # Those of the cards that people have; of each only what the toolkit still, or already, knows.
 USUAL_ARCHITECTURES = (70, 75, 80, 86, 89, 90)
 
-# The bits of the CPU: no contraction, no approximate division or root, denormals kept. nvcc's own defaults but for the
-# first, written down because it matters.
+# The bits of the CPU: no contraction, no approximate division or root, denormals kept. nvcc's own defaults
+# but for the first, written down because it matters.
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -72,7 +72,9 @@ def chosen_architectures(nvcc: Nvcc, environ: Optional[Mapping[str, str]] = None
     known = ", ".join(map(str, nvcc.architectures))
     for word in words:
         if not word.isdigit() or int(word) not in nvcc.architectures:
-            raise BuildError(f"{ARCHS}={text}: {word} is no architecture of nvcc {nvcc.version} (it has {known})")
+            raise BuildError(
+                f"{ARCHS}={text}: {word} is no architecture of nvcc {nvcc.version} (it has {known})"
+            )
     return tuple(sorted({int(word) for word in words}))
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Check the CUDA kernels on a GPU, bit for bit against the CPU's: `python tests/kernels/check_cuda.py`.
 
-Builds both libraries for this card, runs every form, dtype, alignment and shape of list, then streams that race, graphs
-that are replayed, more elements than 32 bits count, and all of a short selection under compute-sanitizer. Needs nvcc,
-g++, NumPy, and PyTorch or CuPy; no Dragon. The results go to out/cuda/check.json. Some minutes.
+Builds both libraries for this card, runs every form, dtype, alignment and shape of list, then streams that
+race, graphs that are replayed, more elements than 32 bits count, and a short selection of it all under
+compute-sanitizer. Needs nvcc, g++, NumPy, and PyTorch or CuPy; no Dragon. The results go to
+out/cuda/check.json. Some minutes.
 """
 
 from __future__ import annotations
@@ -26,24 +27,13 @@ import numpy as np  # noqa: E402
 from tests.kernels import cuda_cases as cases  # noqa: E402
 from tests.kernels import device_memory, library  # noqa: E402
 from tests.kernels.cuda_cases import DTYPES, FORMS, GRAD_DTYPES, RICH, SHIFTS, Arena, Case  # noqa: E402
-from tests.kernels.cuda_library import CudaLibrary, HostArray  # noqa: E402
+from tests.kernels.cuda_library import BUILT, CudaLibrary, HostArray, build  # noqa: E402
 
-BUILT = ROOT / "build" / "native"
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SANITIZER_SECONDS = 100  # for each tool
 NO_GPU = 3
 
 LENGTHS = [*range(1, 40), 255, 256, 257, 2047, 2048, 2049, 4095, 4096, 4097, 100003]
-
-
-def build(capability: int) -> None:
-    environ = dict(os.environ)
-    environ.setdefault("DRAGON_OPTIM_CUDA_ARCHS", str(capability))
-    status = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "build_cuda.py")], env=environ, check=False
-    ).returncode
-    if status != 0:
-        raise SystemExit("the CUDA kernels could not be built")
 
 
 # --- what is checked; each function gives the number of its cases ------------------------------------------
@@ -127,7 +117,7 @@ def racing_streams(cuda, memory, quick) -> int:
     def run(seed: int) -> None:
         try:
             stream, pointer = memory.new_stream()
-            mine = CudaLibrary(BUILT / "libdragon_optim_cuda.so", memory.upload, pointer)
+            mine = CudaLibrary(cuda.path, memory.upload, pointer)
             mine.kept = stream
             for _ in range(repetitions):
                 grad = cases.random_array(sum(case.sizes), "float32", seed)
@@ -145,35 +135,47 @@ def racing_streams(cuda, memory, quick) -> int:
     return repetitions * len(threads)
 
 
+STEPS_OF_A_GRAPH = [
+    {"lr": 0.1},
+    {"lr": 0.03, "alpha": 0.4},
+    {"lr": 0.3, "weight_decay": 0.01},
+    {"momentum": 0.0},
+]
+
+
+def check_graph(cuda, memory, dtypes) -> None:
+    options = {"momentum": 0.9, "centered": True, "clip_norm": 0.7}
+    case = Case(dtypes, options, [5000] * 70, SHIFTS[0])
+    arena = Arena(case.start(), case.shifts)
+    host, device, other = HostArray(arena.image), memory.upload(arena.image), memory.upload(arena.image)
+    on_host, on_device, on_other = ((library.Tensor * len(case.sizes))() for _ in range(3))
+    for tensors, array in ((on_host, host), (on_device, device), (on_other, other)):
+        arena.fill(tensors, case.sizes, array.pointer)
+    numbers = memory.upload(np.zeros(8))
+    size = cuda.rmsprop_workspace(library.make_options(options), on_device)
+    workspace = cuda.scratch(size)
+    cuda.rmsprop(*case.codes, options, on_other, numbers)  # loads the kernels, which a capture may not
+
+    def launch(stream):
+        captured = CudaLibrary(cuda.path, memory.upload, stream)
+        captured.launch_rmsprop(*case.codes, options, on_device, workspace, size, numbers)
+
+    replay = memory.capture(launch)
+    for changed in STEPS_OF_A_GRAPH:
+        current = library.make_options(dict(options, **changed))
+        numbers.write(np.array([getattr(current, name) for name in library.NUMBERS]))
+        memory.synchronize()
+        replay()
+        memory.synchronize()
+        library.call_update(*case.codes, dict(options, **changed), on_host, threads=1)
+    arena.assert_same(device.read(), host.read(), f"graph of {dtypes}")
+
+
 def graphs(cuda, memory, quick) -> int:
     """A captured step, replayed with other numbers in device memory."""
-    steps = [{"lr": 0.1}, {"lr": 0.03, "alpha": 0.4}, {"lr": 0.3, "weight_decay": 0.01}, {"momentum": 0.0}]
     for dtypes in DTYPES:
-        options = {"momentum": 0.9, "centered": True, "clip_norm": 0.7}
-        case = Case(dtypes, options, [5000] * 70, SHIFTS[0])
-        arena = Arena(case.start(), case.shifts)
-        host, device = HostArray(arena.image), memory.upload(arena.image)
-        on_host, on_device = ((library.Tensor * len(case.sizes))() for _ in range(2))
-        arena.fill(on_host, case.sizes, host.pointer)
-        arena.fill(on_device, case.sizes, device.pointer)
-        numbers = memory.upload(np.zeros(8))
-        size = cuda.rmsprop_workspace(library.make_options(options), on_device)
-        workspace = cuda.scratch(size)
-
-        def launch(stream):
-            captured = CudaLibrary(BUILT / "libdragon_optim_cuda.so", memory.upload, stream)
-            captured.launch_rmsprop(*case.codes, options, on_device, workspace, size, numbers)
-
-        replay = memory.capture(launch)
-        for changed in steps:
-            current = library.make_options(dict(options, **changed))
-            numbers.write(np.array([getattr(current, name) for name in library.NUMBERS]))
-            memory.synchronize()
-            replay()
-            memory.synchronize()
-            library.call_update(*case.codes, dict(options, **changed), on_host, threads=1)
-        arena.assert_same(device.read(), host.read(), f"graph of {dtypes}")
-    return len(DTYPES) * len(steps)
+        check_graph(cuda, memory, dtypes)
+    return len(DTYPES) * len(STEPS_OF_A_GRAPH)
 
 
 def beyond_32_bits(cuda, memory, quick) -> int:
@@ -213,7 +215,7 @@ CHECKS = [
 ]
 
 
-# --- all of it ------------------------------------------------------------------------------------------------
+# --- all of it ---------------------------------------------------------------------------------------------
 
 
 def run_checks(cuda, memory, quick: bool) -> dict:
@@ -222,7 +224,10 @@ def run_checks(cuda, memory, quick: bool) -> dict:
         begin = time.monotonic()
         count = check(cuda, memory, quick)
         results[check.__name__] = {"cases": count, "seconds": round(time.monotonic() - begin, 1)}
-        print(f"  {check.__name__}: {count} cases, the same bits ({results[check.__name__]['seconds']} s)", flush=True)
+        print(
+            f"  {check.__name__}: {count} cases, the same bits ({results[check.__name__]['seconds']} s)",
+            flush=True,
+        )
     return results
 
 
@@ -233,7 +238,17 @@ def sanitize(tool: str) -> str:
         return "not run: compute-sanitizer is not installed"
     # CuPy first: it loads fewer kernels of its own, all of which the tool looks at.
     names = [name for name in ("cupy", "torch") if device_memory.importlib.util.find_spec(name)]
-    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--quick", "--built"]
+    command = [
+        program,
+        "--tool",
+        tool,
+        "--error-exitcode",
+        "9",
+        sys.executable,
+        __file__,
+        "--quick",
+        "--built",
+    ]
     command += ["--memory", names[0], "--no-sanitizer", "--json", os.devnull]
     try:
         run = subprocess.run(
@@ -253,7 +268,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a short selection of each check")
     parser.add_argument("--built", action="store_true", help="take the libraries in build/native as they are")
     parser.add_argument("--no-sanitizer", action="store_true", help="leave compute-sanitizer out")
-    parser.add_argument("--memory", default="", choices=["", "torch", "cupy"], help="whose (the first that works)")
+    parser.add_argument(
+        "--memory", default="", choices=["", "torch", "cupy"], help="whose (the first that works)"
+    )
     parser.add_argument("--json", type=Path, default=ROOT / "out" / "cuda" / "check.json")
     arguments = parser.parse_args()
     try:
@@ -274,7 +291,7 @@ def main() -> int:
         "cpu_instruction_set": library.isa(),
         "numpy": np.__version__,
     }
-    print(f"{report['card']}, kernels for {report['architectures']}, beside the CPU's {report['cpu_instruction_set']}")
+    print(f"{report['card']}, kernels for {report['architectures']}, the CPU with {library.isa()}")
     report["checks"] = run_checks(cuda, memory, arguments.quick)
     if not arguments.no_sanitizer:
         report["sanitizer"] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Cases for the CUDA kernels: lists of tensors in one piece of memory, and the CPU kernels' word on what becomes of it.
+"""Cases for the CUDA kernels: lists of tensors in one piece of memory, and what the CPU kernels make of it.
 
 The same cases run on a GPU (`check_cuda.py`) and on its emulation (`test_cuda_on_cpu.py`).
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tests.kernels import library
+from tests.kernels.cuda_library import HostArray
 from tests.kernels.library import DTYPE_CODES, SHORT, same_bits
 
 # (dtype of the parameters, dtype of the gradients); uint16 stands for bfloat16
@@ -136,9 +137,9 @@ class Arena:
         return base + begin + element * dtype.itemsize
 
     def fill(self, structures, sizes, base: int) -> None:
-        """Point the fields of each structure at the tensors of these sizes, in memory that begins at `base`."""
+        """Point the fields of each structure at the tensors of these sizes, in memory at `base`."""
         element = 0
-        names = [name for name in self.places if hasattr(structures, "_type_") and hasattr(structures._type_, name)]
+        names = [name for name in self.places if hasattr(structures._type_, name)]
         for structure, size in zip(structures, sizes):
             structure.size = size
             for name in names:
@@ -154,7 +155,9 @@ class Arena:
             wrong = np.flatnonzero(~alike(ours, theirs))
             if wrong.size:
                 i = wrong[0]
-                raise AssertionError(f"{what}: {name}: {wrong.size} differ, first [{i}]: {ours[i]!r} {theirs[i]!r}")
+                raise AssertionError(
+                    f"{what}: {name}: {wrong.size} differ, first [{i}]: {ours[i]!r} {theirs[i]!r}"
+                )
         assert (actual[outside] == 0xA5).all(), f"{what}: written outside of the buffers"
 
 
@@ -166,9 +169,7 @@ def alike(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def check_update(cuda, case: Case, numbers=None, skip=None, on_host=None) -> None:
-    """The device's memory after some steps is that of the CPU. `on_host` replaces options in the call on the CPU."""
-    from tests.kernels.cuda_library import HostArray
-
+    """The device's memory after some steps is the CPU's, whose options are `on_host`; None: as it was."""
     arena = Arena(case.start(), case.shifts)
     host, device = HostArray(arena.image), cuda.upload(arena.image)
     host_tensors, device_tensors = ((library.Tensor * len(case.sizes))() for _ in range(2))
@@ -178,7 +179,9 @@ def check_update(cuda, case: Case, numbers=None, skip=None, on_host=None) -> Non
         if on_host is not None:
             library.call_update(*case.codes, on_host, host_tensors, threads=1)
         cuda.rmsprop(*case.codes, case.options, device_tensors, numbers, skip)
-    arena.assert_same(device.read(), host.read(), f"{case.dtypes} {case.options} {case.shifts} {case.sizes[:5]}")
+    arena.assert_same(
+        device.read(), host.read(), f"{case.dtypes} {case.options} {case.shifts} {case.sizes[:5]}"
+    )
 
 
 def check(cuda, case: Case) -> None:
@@ -189,7 +192,9 @@ def with_numbers(options: dict) -> tuple:
     """Options in whose numbers only the parts can be seen, and the numbers themselves."""
     full = library.make_options(options)
     numbers = np.array([getattr(full, name) for name in library.NUMBERS])
-    misleading = dict(options, lr=77.0, alpha=-3.0, eps=5.0, weight_decay=0.7, grad_scale=9.0, clip_value=1e-9)
+    misleading = dict(
+        options, lr=77.0, alpha=-3.0, eps=5.0, weight_decay=0.7, grad_scale=9.0, clip_value=1e-9
+    )
     misleading["momentum"] = 0.3
     misleading["clip_norm"] = 1e-9 if options.get("clip_norm") else 0.0
     return misleading, numbers
@@ -210,8 +215,6 @@ def gradients(arena: Arena, sizes, base: int, kind=library.Gradient):
 
 def check_accumulate(cuda, dtype: str, sizes, shifts: dict) -> None:
     """Some of the sums begin, some go on."""
-    from tests.kernels.cuda_library import HostArray
-
     total = sum(sizes)
     buffers = {"grad": random_array(total, dtype, 1), "sum": random_array(total, state_dtype(dtype), 2)}
     arena = Arena(buffers, shifts)
@@ -226,8 +229,6 @@ def check_accumulate(cuda, dtype: str, sizes, shifts: dict) -> None:
 
 
 def check_norms(cuda, dtype: str, sizes, shift: int, scale: float) -> None:
-    from tests.kernels.cuda_library import HostArray
-
     arena = Arena({"grad": random_array(sum(sizes), dtype, 1)}, {"grad": shift})
     host, device = HostArray(arena.image), cuda.upload(arena.image)
     actual = cuda.squared_norms(DTYPE_CODES[dtype], gradients(arena, sizes, device.pointer), scale)
@@ -240,7 +241,13 @@ def check_norms(cuda, dtype: str, sizes, shift: int, scale: float) -> None:
 
 def squared_norm(dtype: str, pointer: int, size: int, scale: float) -> float:
     result = ctypes.c_double(-1)
-    arguments = (ctypes.c_void_p(pointer), ctypes.c_int64(size), ctypes.c_double(scale), 1, ctypes.byref(result))
+    arguments = (
+        ctypes.c_void_p(pointer),
+        ctypes.c_int64(size),
+        ctypes.c_double(scale),
+        1,
+        ctypes.byref(result),
+    )
     library.call("squared_norm", DTYPE_CODES[dtype], *arguments)
     return result.value
 

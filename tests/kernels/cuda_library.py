@@ -1,14 +1,29 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The CUDA kernels' flat C functions, called through ctypes, on the memory of a device or on what stands in for it."""
+"""The CUDA kernels' flat C functions, called through ctypes."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from tests.kernels import library
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILT = ROOT / "build" / "native"
+
+
+def build(capability: int) -> None:
+    """Both libraries, for a card of this capability unless the environment names others."""
+    environ = dict(os.environ)
+    environ.setdefault("DRAGON_OPTIM_CUDA_ARCHS", str(capability))
+    command = [sys.executable, str(ROOT / "scripts" / "build_cuda.py")]
+    if subprocess.run(command, env=environ, check=False).returncode != 0:
+        raise SystemExit("the CUDA kernels could not be built")
 
 
 class HostArray:
@@ -28,11 +43,15 @@ class HostArray:
         """A copy, as bytes, after everything on the device is done."""
         return self._bytes.copy()
 
+    def write(self, values: np.ndarray) -> None:
+        self._bytes[...] = np.ascontiguousarray(values).view(np.uint8).ravel()
+
 
 class CudaLibrary:
     """`upload` makes of a numpy array one in device memory, with `pointer` and `read()`."""
 
     def __init__(self, path: Path, upload=HostArray, stream: int = 0):
+        self.path = path
         self.handle = ctypes.CDLL(str(path))
         self.upload = upload
         self.stream = stream
@@ -42,7 +61,7 @@ class CudaLibrary:
             getattr(self.handle, f"dragon_optim_cuda_{name}").restype = ctypes.c_int64
 
     def call(self, name: str, *arguments) -> None:
-        """Calls `dragon_optim_cuda_<name>` with the stream; an error becomes a ValueError with the library's text."""
+        """Calls `dragon_optim_cuda_<name>` on the stream; an error becomes a ValueError with its text."""
         if getattr(self.handle, f"dragon_optim_cuda_{name}")(*arguments, ctypes.c_void_p(self.stream)) != 0:
             raise ValueError(self.handle.dragon_optim_cuda_last_error().decode())
 

@@ -57,7 +57,9 @@ class TorchMemory:
 
     def upload(self, image: np.ndarray) -> TorchArray:
         data = np.ascontiguousarray(image).view(np.uint8).ravel()
-        return TorchArray(self._torch.from_numpy(data.copy()).cuda())
+        array = TorchArray(self._torch.from_numpy(data.copy()).cuda())
+        self.synchronize()  # it may be used on any stream
+        return array
 
     def full(self, size: int, value: float):
         """`size` float32 elements."""
@@ -128,7 +130,9 @@ class CupyMemory:
         return self._cupy.cuda.runtime.memGetInfo()[0]
 
     def upload(self, image: np.ndarray) -> CupyArray:
-        return CupyArray(self._cupy.asarray(np.ascontiguousarray(image).view(np.uint8).ravel()))
+        array = CupyArray(self._cupy.asarray(np.ascontiguousarray(image).view(np.uint8).ravel()))
+        self.synchronize()  # it may be used on any stream
+        return array
 
     def full(self, size: int, value: float):
         return CupyArray(self._cupy.full(size, value, np.float32))

@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The CUDA sources, compiled for the CPU by an emulation of CUDA, against the CPU kernels, bit for bit.
 
-That shows everything but what only a GPU can: see `emulated_cuda/cuda_runtime.h`, and `check_cuda.py` for one.
+What that cannot show stands in `emulated_cuda/cuda_runtime.h`; `check_cuda.py` is for a GPU.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,71 +14,9 @@ import pytest
 from tests.kernels import cuda_cases as cases
 from tests.kernels import library
 from tests.kernels.cuda_cases import DTYPES, FORMS, GRAD_DTYPES, RICH, SHIFTS, Case
-from tests.kernels.cuda_library import CudaLibrary
-
-ROOT = Path(__file__).resolve().parents[2]
-EMULATION = Path(__file__).parent / "emulated_cuda"
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror"]
-FLAGS += ["-Wno-unknown-pragmas", '-DDRAGON_OPTIM_CUDA_ARCHITECTURES="emulated"']
+from tests.kernels.emulation import Emulated
 
 LENGTHS = [*range(1, 20), 255, 256, 257, 1023, 2047, 2048, 2049, 4095, 4096, 4097, 10001]
-
-
-def sources() -> list:
-    found = sorted((ROOT / "kernels" / "cuda").glob("*.c[cu]"))
-    if not found:
-        pytest.skip("the sources are not here: the installed package is tested")
-    return [*found, EMULATION / "emulation.cc"]
-
-
-def build(folder: Path, *flags: str) -> Path:
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        pytest.skip("no g++ is installed")
-
-    def compiled(source: Path) -> str:
-        target = str(folder / f"{source.name}.o")
-        include = [f"-I{EMULATION}", f"-I{ROOT}"]
-        subprocess.check_call([compiler, "-x", "c++", *FLAGS, *flags, *include, "-c", str(source), "-o", target])
-        return target
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compiled, sources()))
-    path = folder / "libemulated.so"
-    subprocess.check_call([compiler, "-shared", "-Wl,--no-undefined", *objects, "-o", str(path), "-lpthread"])
-    return path
-
-
-class Emulated(CudaLibrary):
-    STREAM = 0x5EED
-
-    def __init__(self, path: Path):
-        super().__init__(path, stream=self.STREAM)
-        self.handle.emulated_cuda_launches.restype = ctypes.c_int64
-        self.handle.emulated_cuda_last_stream.restype = ctypes.c_void_p
-
-    def device(self, multiprocessors: int = 2, threads: int = 2048, reverse: bool = False) -> None:
-        self.handle.emulated_cuda_device(multiprocessors, threads, reverse)
-
-    def fail_after(self, launches: int) -> None:
-        self.handle.emulated_cuda_fail_after(ctypes.c_int64(launches))
-
-    def launches(self) -> int:
-        """Since the last question."""
-        return self.handle.emulated_cuda_launches()
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory):
-    return Emulated(build(tmp_path_factory.mktemp("emulated")))
-
-
-@pytest.fixture
-def cuda(emulated):
-    yield emulated
-    emulated.device()
-    emulated.fail_after(-1)
-    emulated.launches()
 
 
 @pytest.fixture(params=[False, True], ids=["forward", "reversed"])
@@ -165,14 +98,20 @@ def test_clip_norm_of_gradients_that_are_not_finite(cuda, dtypes, bad):
 
 
 @pytest.mark.parametrize("dtypes", DTYPES[:3], ids="/".join)
-@pytest.mark.parametrize("options", [{}, {"eps": 0.0}, RICH, {"lr": float("inf"), "alpha": 1.5, "centered": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"eps": 0.0}, RICH, {"lr": float("inf"), "alpha": 1.5, "centered": True}], ids=str
+)
 def test_special_values(cuda, dtypes, options):
     tiny = np.finfo(dtypes[0]).tiny
     values = np.array([0.0, -0.0, 1.0, 3e4, tiny, tiny / 2, np.inf, -np.inf, np.nan])
     with np.errstate(over="ignore"):
         grad, param, square = (array.ravel() for array in np.meshgrid(values, values, np.abs(values)))
         state = cases.state_dtype(dtypes[0])
-        buffers = {"grad": grad.astype(dtypes[1]), "param": param.astype(dtypes[0]), "square_avg": square.astype(state)}
+        buffers = {
+            "grad": grad.astype(dtypes[1]),
+            "param": param.astype(dtypes[0]),
+            "square_avg": square.astype(state),
+        }
         cases.check(cuda, Case(dtypes, options, [grad.size], buffers=buffers, steps=1))
 
 
@@ -251,7 +190,12 @@ WRONG = [
     ((1, 1), {}, {"size": -1}, "Invalid size of tensor 1: -1"),
     ((1, 1), {}, {"param": 0}, "Invalid param of tensor 1: null"),
     ((1, 1), {}, {"grad": 0x1002}, "Invalid grad of tensor 1: its address is no multiple of the 4 bytes"),
-    ((2, 2), {}, {"square_avg": 0x1004}, "Invalid square_avg of tensor 1: its address is no multiple of the 8 bytes"),
+    (
+        (2, 2),
+        {},
+        {"square_avg": 0x1004},
+        "Invalid square_avg of tensor 1: its address is no multiple of the 8 bytes",
+    ),
     ((1, 1), {"momentum": 0.9}, {"momentum_buffer": 0}, "Invalid momentum_buffer of tensor 1: null"),
     ((1, 1), {"centered": True}, {"grad_avg": 0}, "Invalid grad_avg of tensor 1: null"),
     ((0, 1), {}, {"master_param": 0}, "Invalid master_param of tensor 1: null"),
@@ -277,7 +221,18 @@ def test_a_small_workspace_is_an_error(cuda):
     options = library.make_options({"clip_norm": 1.0})
     assert cuda.rmsprop_workspace(options, given) == 4 * 8
     with pytest.raises(ValueError, match=r"Invalid workspace: 31 bytes \(need 32\)"):
-        cuda.call("rmsprop", 1, 1, ctypes.byref(options), None, None, given, ctypes.c_int64(2), None, ctypes.c_int64(31))
+        cuda.call(
+            "rmsprop",
+            1,
+            1,
+            ctypes.byref(options),
+            None,
+            None,
+            given,
+            ctypes.c_int64(2),
+            None,
+            ctypes.c_int64(31),
+        )
 
 
 def test_some_momentum_buffers_are_an_error_where_the_numbers_are_on_the_device(cuda):

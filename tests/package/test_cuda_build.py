@@ -96,9 +96,12 @@ def test_a_copy_without_sources(tmp_path):
 
 def test_without_nvcc_the_script_says_so_in_a_line(root):
     """With a status of its own: the gate goes on after it."""
-    code = "import build_cuda, native_build.cuda as c, sys; c.find_nvcc = lambda: None; sys.exit(build_cuda.main())"
+    code = "import build_cuda, sys; build_cuda.cuda.find_nvcc = lambda: None; sys.exit(build_cuda.main())"
     run = subprocess.run(
-        [sys.executable, "-c", code, "--cuda-only"], cwd=str(root / "scripts"), stdout=subprocess.PIPE, check=False
+        [sys.executable, "-c", code, "--cuda-only"],
+        cwd=str(root / "scripts"),
+        stdout=subprocess.PIPE,
+        check=False,
     )
     assert run.returncode == 3
     lines = run.stdout.decode().splitlines()
