@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""bfloat16, which numpy has not: its arrays hold bits. Conversions by fractions, updates by the float32 oracle."""
+"""bfloat16, which numpy has not: arrays hold bits. Rounding by fractions, updates by the float32 oracle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def floats(bits) -> np.ndarray:
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """The bits of the nearest bfloat16, of two the even one, found without bit tricks: both neighbours are tried."""
+    """The bits of the nearest bfloat16, of two the even one: both neighbours are tried, in fractions."""
     below = bfloat16(values)  # towards zero
     result = below.copy()
     for i in np.flatnonzero(np.isfinite(values)):
@@ -82,7 +82,7 @@ def start(size: int, grad_dtype: str, options: dict, seed: int = 0):
 
 
 def oracle(options: dict, param, grad, state: dict) -> dict:
-    """A float32 step of the master parameters, those that were overwritten being taken from the parameters."""
+    """A float32 step of the master parameters; those that were overwritten come from the parameters."""
     state = dict(state)
     master = state.pop("master_param")
     master = np.where(rounded(master) == param, master, floats(param))
@@ -139,7 +139,8 @@ def test_squared_norm(forced_isa):
 
 
 def test_has_non_finite(forced_isa):
-    finite = np.array([bits for bits in range(65536) if np.isfinite(floats(bits))], np.uint16)
+    every = np.arange(65536, dtype=np.uint16)
+    finite = every[np.isfinite(floats(every))]
     assert has_non_finite([Guarded(finite)]) == 0
     for bits in (0x7F80, 0xFF80, 0x7F81, 0xFFFF):
         grad = finite.copy()
