@@ -142,7 +142,8 @@ def torch_graph(torch, case: Case):
 def torch_compiled(torch, case: Case):
     # Else a case would be compiled for all sizes, because an earlier one had another.
     torch.compiler.reset()
-    step = torch.compile(torchs(torch, case, foreach=True, capturable=True).step)
+    optimizer = torchs(torch, case, foreach=True, capturable=True)
+    step = torch.compile(lambda: optimizer.step())
     for _ in range(3):
         step()
     torch.cuda.synchronize()

@@ -30,7 +30,7 @@ from tests.kernels.cuda_cases import DTYPES, FORMS, GRAD_DTYPES, RICH, SHIFTS, A
 from tests.kernels.cuda_library import BUILT, CudaLibrary, HostArray, build  # noqa: E402
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-SANITIZER_SECONDS = 100  # for each tool
+SANITIZER_SECONDS = 80  # for each tool
 NO_GPU = 3
 
 LENGTHS = [*range(1, 40), 255, 256, 257, 2047, 2048, 2049, 4095, 4096, 4097, 100003]
