@@ -18,7 +18,7 @@ ifneq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),1)
 .PHONY: $(STAMPS)/venv
 endif
 
-.PHONY: help demo test lint format bench docs build clean compiler
+.PHONY: help demo test lint format bench docs build cuda clean compiler
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make lint    format, lint, types, layers: what CI asks for        make format  do what lint can do by itself'
 	@echo 'make bench   side by side with stock Dragon                       make docs    the site, in docs/_build/html'
 	@echo 'make build   only build the libraries in place                    make clean   remove everything that was made'
+	@echo 'make cuda    the CUDA kernels, in build/native (needs nvcc, no GPU)'
 	@echo 'PYTHON=...   the Python to make .venv with                        CXX=...      the compiler, g++ by default'
 
 demo: compiler build $(STAMPS)/demo
@@ -53,6 +54,10 @@ bench: compiler build
 docs: compiler build $(STAMPS)/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@$(SAY) 'docs/_build/html/index.html'
+
+# Needs neither .venv nor a GPU: any Python from 3.8 on will do.
+cuda: compiler
+	@python3 scripts/build_cuda.py
 
 build: compiler $(BUILT) $(STAMPS)/install
 

@@ -3,10 +3,9 @@
 #include "kernels/c_api.h"
 
 #include <cstddef>
-#include <exception>
-#include <stdexcept>
 #include <string>
 
+#include "kernels/c_errors.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
@@ -30,32 +29,9 @@ static_assert(sizeof(dragon_optim_rmsprop_options_gradient) == sizeof(RMSpropOpt
 static_assert(offsetof(dragon_optim_rmsprop_options_gradient, clip_value) ==
                   offsetof(RMSpropOptionsGradient, clip_value),
               "field for field");
+static_assert(sizeof(dragon_optim_gradient) == sizeof(Gradient), "field for field");
 static_assert(sizeof(dragon_optim_accumulate_tensor) == sizeof(AccumulateTensor), "field for field");
 static_assert(offsetof(dragon_optim_accumulate_tensor, first) == offsetof(AccumulateTensor, first), "field for field");
-
-std::string& LastError() {
-  thread_local std::string text;
-  return text;
-}
-
-// 0, or 1 after an exception: none may pass into C.
-template <typename Body>
-int Guarded(const Body& body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const std::exception& error) {
-    LastError() = error.what();
-  } catch (...) {
-    LastError() = "unknown error";
-  }
-  return 1;
-}
-
-DType CheckedDType(int code) {
-  if (code < 0 || code > 2) throw std::invalid_argument("Invalid dtype code: " + std::to_string(code));
-  return static_cast<DType>(code);
-}
 
 }  // namespace
 }  // namespace dragon_optim
@@ -92,6 +68,14 @@ int dragon_optim_accumulate(int grad_dtype, const dragon_optim_accumulate_tensor
 int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, double scale, int threads,
                               double* result) {
   return Guarded([&] { *result = dragon_optim::SquaredNorm(CheckedDType(grad_dtype), grad, size, scale, threads); });
+}
+
+int dragon_optim_has_non_finite(int grad_dtype, const dragon_optim_gradient* gradients, int64_t count, int threads,
+                                int32_t* found) {
+  return Guarded([&] {
+    *found = dragon_optim::HasNonFinite(CheckedDType(grad_dtype),
+                                        reinterpret_cast<const dragon_optim::Gradient*>(gradients), count, threads);
+  });
 }
 
 int dragon_optim_fill(int dtype, void* data, int64_t size, double value) {

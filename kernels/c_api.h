@@ -35,6 +35,11 @@ struct dragon_optim_rmsprop_options_gradient {
   double lr, alpha, eps, weight_decay, momentum, grad_scale, clip_norm, clip_value;
 };
 
+struct dragon_optim_gradient {
+  int64_t size;
+  const void* grad;
+};
+
 struct dragon_optim_accumulate_tensor {
   int64_t size;
   const void* grad;
@@ -42,7 +47,7 @@ struct dragon_optim_accumulate_tensor {
   int32_t first;
 };
 
-/* dtype codes: 0 float16, 1 float32, 2 float64 */
+/* dtype codes: 0 float16, 1 float32, 2 float64, 3 bfloat16 */
 int dragon_optim_rmsprop(int dtype, int grad_dtype, const struct dragon_optim_rmsprop_options* options,
                          const struct dragon_optim_rmsprop_tensor* tensors, int64_t count, int threads);
 int dragon_optim_rmsprop_backward(int dtype, const struct dragon_optim_rmsprop_options* options,
@@ -52,6 +57,9 @@ int dragon_optim_accumulate(int grad_dtype, const struct dragon_optim_accumulate
                             int threads);
 int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, double scale, int threads,
                               double* result);
+/* *found: 1 where an element of any gradient is infinite or NaN, else 0 */
+int dragon_optim_has_non_finite(int grad_dtype, const struct dragon_optim_gradient* gradients, int64_t count,
+                                int threads, int32_t* found);
 int dragon_optim_fill(int dtype, void* data, int64_t size, double value);
 int dragon_optim_half_to_float(const void* source, void* destination, int64_t size);
 int dragon_optim_float_to_half(const void* source, void* destination, int64_t size);

@@ -12,7 +12,7 @@
 #include "kernels/variant.h"
 
 #if defined(__CUDACC__)
-#define DRAGON_OPTIM_FORMULA static __host__ __device__ __forceinline__
+#define DRAGON_OPTIM_FORMULA static DRAGON_OPTIM_HOST_DEVICE __forceinline__
 #else
 #define DRAGON_OPTIM_FORMULA static inline __attribute__((always_inline))
 #endif
@@ -67,16 +67,18 @@ DRAGON_OPTIM_FORMULA T PreparedGradient(const RMSpropScalars<T>& s, T clip_facto
   return g * s.direction;
 }
 
+// A variant, or a part of it, that is known to the compiler leaves no choice in what follows: all of it is inlined.
+
 // Updates both running means and returns the mean square whose root the gradient is divided by.
-template <int kVariant, typename T>
-DRAGON_OPTIM_FORMULA T MeanSquare(const RMSpropScalars<T>& s, T g, RMSpropElement<T>& e) {
-  constexpr RMSpropVariant variant = VariantAt(kVariant);
+template <typename T>
+DRAGON_OPTIM_FORMULA T MeanSquare(const RMSpropVariant& variant, const RMSpropScalars<T>& s, T g,
+                                  RMSpropElement<T>& e) {
   e.square_avg = e.square_avg * s.alpha;
   e.square_avg = Fma(s.weight * g, g, e.square_avg);
   T mean_square = e.square_avg;
-  if constexpr (variant.centered != Centered::kNo) {
+  if (variant.centered != Centered::kNo) {
     const T distance = g - e.grad_avg;
-    if constexpr (variant.centered == Centered::kSmallWeight) {
+    if (variant.centered == Centered::kSmallWeight) {
       e.grad_avg = Fma(s.weight, distance, e.grad_avg);
     } else {
       e.grad_avg = Fma(-distance, s.one_minus_weight, g);
@@ -87,18 +89,18 @@ DRAGON_OPTIM_FORMULA T MeanSquare(const RMSpropScalars<T>& s, T g, RMSpropElemen
 }
 
 // One step for one element. `clip_factor` is that of the element's tensor.
-template <int kVariant, typename T>
-DRAGON_OPTIM_FORMULA void UpdateElement(const RMSpropScalars<T>& s, T clip_factor, T g, RMSpropElement<T>& e) {
-  constexpr RMSpropVariant variant = VariantAt(kVariant);
-  if constexpr (variant.extras) g = PreparedGradient(s, clip_factor, g);
-  if constexpr (variant.l2_decay) g = Fma(e.param, s.weight_decay, g);
-  const T denominator = Sqrt(MeanSquare<kVariant>(s, g, e) + s.eps_inside) + s.eps_outside;
-  if constexpr (variant.extras) e.param = e.param * s.param_scale;
-  if constexpr (variant.momentum == Momentum::kNone) {
+template <typename T>
+DRAGON_OPTIM_FORMULA void UpdateElement(const RMSpropVariant& variant, const RMSpropScalars<T>& s, T clip_factor, T g,
+                                        RMSpropElement<T>& e) {
+  if (variant.extras) g = PreparedGradient(s, clip_factor, g);
+  if (variant.l2_decay) g = Fma(e.param, s.weight_decay, g);
+  const T denominator = Sqrt(MeanSquare(variant, s, g, e) + s.eps_inside) + s.eps_outside;
+  if (variant.extras) e.param = e.param * s.param_scale;
+  if (variant.momentum == Momentum::kNone) {
     e.param = e.param + (s.negative_lr * g) / denominator;
   } else {
     e.momentum_buffer = e.momentum_buffer * s.momentum;
-    if constexpr (variant.momentum == Momentum::kPlain) {
+    if (variant.momentum == Momentum::kPlain) {
       e.momentum_buffer = e.momentum_buffer + g / denominator;
       e.param = Fma(e.momentum_buffer, s.negative_lr, e.param);
     } else {

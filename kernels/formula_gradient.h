@@ -87,7 +87,7 @@ DRAGON_OPTIM_FORMULA T UpdateElementGradient(const RMSpropScalars<T>& s, T clip_
   if constexpr (variant.extras) g = PreparedGradient(s, clip_factor, g);
   if constexpr (variant.l2_decay) g = Fma(e.param, s.weight_decay, g);
   RMSpropElement<T> after = e;
-  const T root = Sqrt(MeanSquare<kVariant>(s, g, after) + s.eps_inside);
+  const T root = Sqrt(MeanSquare(variant, s, g, after) + s.eps_inside);
   const T denominator = root + s.eps_outside;
   const T quotient = g / denominator;
 

@@ -2,6 +2,7 @@
 
 #include "kernels/gradient.h"
 
+#include <atomic>
 #include <stdexcept>
 #include <vector>
 
@@ -33,6 +34,19 @@ double SquaredNorm(DType grad_dtype, const void* grad, int64_t size, double scal
   return SquaredNorms(grad_dtype, scale, gradients, threads)[0];
 }
 
+bool HasNonFinite(DType grad_dtype, const Gradient* gradients, int64_t count, int threads) {
+  thread_local std::vector<WorkPosition> starts;
+  std::atomic<bool> found{false};
+  const WorkList<Gradient> work(gradients, count, kLineElements, threads, starts);
+  WithGradientLoops(ActiveKernels(), grad_dtype, [&](const auto& loops, int64_t item_size) {
+    work.ForEachRange([&](int64_t i, int64_t begin, int64_t end) {
+      const char* grad = static_cast<const char*>(gradients[i].grad) + begin * item_size;
+      if (loops.has_non_finite(grad, end - begin)) found.store(true, std::memory_order_relaxed);
+    });
+  });
+  return found.load(std::memory_order_relaxed);
+}
+
 void Fill(DType dtype, void* data, int64_t size, double value) {
   const ScopedIeeeFloatMode float_mode;
   switch (dtype) {
@@ -41,6 +55,7 @@ void Fill(DType dtype, void* data, int64_t size, double value) {
     case DType::kFloat64:
       return ActiveKernels().fill_double(static_cast<double*>(data), size, value);
     case DType::kFloat16:
+    case DType::kBFloat16:
       throw std::invalid_argument("Invalid dtype to fill (need float32 or float64)");
   }
 }

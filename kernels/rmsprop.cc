@@ -88,19 +88,19 @@ void UpdateFloat(const Call& call) {
     return ForEachRange<float>(
         call, [&](float clip_factor, const RMSpropTensor& range) { update(scalars, clip_factor, range); });
   }
-  const auto update_half =
-      call.grad_dtype == DType::kFloat16 ? call.kernels.update_half : call.kernels.update_half_float_grad;
+  const ShortLoops& loops = call.dtype == DType::kFloat16 ? call.kernels.float16 : call.kernels.bfloat16;
+  const auto update_short = call.grad_dtype == call.dtype ? loops.update : loops.update_float_grad;
   ForEachRange<float>(
-      call, [&](float clip_factor, const RMSpropTensor& range) { update_half(update, scalars, clip_factor, range); });
+      call, [&](float clip_factor, const RMSpropTensor& range) { update_short(update, scalars, clip_factor, range); });
 }
 
 }  // namespace
 
 void RMSpropUpdate(DType dtype, DType grad_dtype, const RMSpropOptions& options, const RMSpropTensor* tensors,
                    int64_t count, int threads) {
-  if (grad_dtype != dtype && !(dtype == DType::kFloat16 && grad_dtype == DType::kFloat32)) {
+  if (grad_dtype != dtype && !(IsShort(dtype) && grad_dtype == DType::kFloat32)) {
     throw std::invalid_argument(
-        "Invalid dtype of the gradients (need that of the parameters, or float32 with float16)");
+        "Invalid dtype of the gradients (need that of the parameters, or float32 with float16 and bfloat16)");
   }
   const ScopedIeeeFloatMode float_mode;
   const Call call = {ActiveKernels(), dtype, grad_dtype, options, tensors, count, threads};

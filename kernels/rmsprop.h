@@ -30,7 +30,7 @@ struct RMSpropOptions {
 };
 
 // One parameter with its gradient and states. `size` counts elements. Buffers that the options do not use may be null:
-// momentum_buffer with momentum 0, grad_avg without centered, master_param unless the parameter is float16.
+// momentum_buffer with momentum 0, grad_avg without centered, master_param unless the dtype is short (IsShort).
 // The gradient is only read. No two buffers overlap, within a tensor or between the tensors of one call.
 struct RMSpropTensor {
   int64_t size;
@@ -44,8 +44,8 @@ struct RMSpropTensor {
 
 // Updates `count` tensors of one dtype, on up to `threads` threads (values below 1 count as 1).
 //
-// `dtype` is the parameters'; states are of ArithmeticDType(dtype). `grad_dtype` is `dtype`, or kFloat32 with float16
-// parameters (a sum of float16 gradients is kept in float32). The same bits come out for every instruction set, thread
+// `dtype` is the parameters'; states are of ArithmeticDType(dtype). `grad_dtype` is `dtype`, or kFloat32 with short
+// parameters (a sum of short gradients is kept in float32). The same bits come out for every instruction set, thread
 // count and division of the work into lists.
 void RMSpropUpdate(DType dtype, DType grad_dtype, const RMSpropOptions& options, const RMSpropTensor* tensors,
                    int64_t count, int threads);

@@ -146,7 +146,7 @@ void AddToOptions(const RMSpropOptions& options, const TensorSums& sums, bool cl
 void RMSpropBackward(DType dtype, const RMSpropOptions& options, const RMSpropBackwardTensor* tensors, int64_t count,
                      int threads, RMSpropOptionsGradient* to_options) {
   thread_local Scratch scratch;
-  if (dtype == DType::kFloat16) {
+  if (IsShort(dtype)) {
     throw std::invalid_argument("Invalid dtype of a differentiable update (need float32 or float64)");
   }
   const ScopedIeeeFloatMode float_mode;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// From the options as the user wrote them to the constants and the variant of the formula, once per call.
+// From the options as the user wrote them to the constants and the variant of the formula, once per call: on the host,
+// or on a device whose memory holds the options.
 
 #ifndef DRAGON_OPTIM_KERNELS_SCALARS_H_
 #define DRAGON_OPTIM_KERNELS_SCALARS_H_
 
-#include <cmath>
 #include <limits>
 
 #include "kernels/formula.h"
@@ -13,16 +13,20 @@
 
 namespace dragon_optim {
 
-inline bool ClipsNorm(const RMSpropOptions& options) { return options.clip_norm > 0; }
-inline bool ClipsValue(const RMSpropOptions& options) { return options.clip_value > 0 && !ClipsNorm(options); }
+static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-inline bool DecaysParam(const RMSpropOptions& options) {
+DRAGON_OPTIM_FORMULA bool ClipsNorm(const RMSpropOptions& options) { return options.clip_norm > 0; }
+DRAGON_OPTIM_FORMULA bool ClipsValue(const RMSpropOptions& options) {
+  return options.clip_value > 0 && !ClipsNorm(options);
+}
+
+DRAGON_OPTIM_FORMULA bool DecaysParam(const RMSpropOptions& options) {
   return options.decoupled_weight_decay && options.weight_decay != 0;
 }
 
 // Arithmetic between options is done in double; only its result is rounded to T. The one exception is 1 - weight.
 template <typename T>
-RMSpropScalars<T> MakeScalars(const RMSpropOptions& options) {
+DRAGON_OPTIM_FORMULA RMSpropScalars<T> MakeScalars(const RMSpropOptions& options) {
   const auto round = [](double value) { return static_cast<T>(value); };
   RMSpropScalars<T> s;
   s.lr = round(options.lr);
@@ -35,18 +39,19 @@ RMSpropScalars<T> MakeScalars(const RMSpropOptions& options) {
   s.momentum = round(options.momentum);
   s.weight_decay = round(options.weight_decay);
   s.grad_scale = round(options.grad_scale);
-  s.clip_value = round(ClipsValue(options) ? options.clip_value : std::numeric_limits<double>::infinity());
+  s.clip_value = round(ClipsValue(options) ? options.clip_value : kInfinity);
   s.direction = round(options.maximize ? -1 : 1);
   s.param_scale = round(DecaysParam(options) ? 1 - options.lr * options.weight_decay : 1);
   return s;
 }
 
 template <typename T>
-RMSpropVariant ChooseVariant(const RMSpropOptions& options, const RMSpropScalars<T>& scalars) {
+DRAGON_OPTIM_FORMULA RMSpropVariant ChooseVariant(const RMSpropOptions& options, const RMSpropScalars<T>& scalars) {
   RMSpropVariant variant = {Momentum::kNone, Centered::kNo, false, false};
   if (options.momentum > 0) variant.momentum = options.lr_in_momentum ? Momentum::kLrInside : Momentum::kPlain;
   if (options.centered) {
-    variant.centered = std::abs(scalars.weight) < T(0.5) ? Centered::kSmallWeight : Centered::kLargeWeight;
+    const bool is_small = scalars.weight > T(-0.5) && scalars.weight < T(0.5);
+    variant.centered = is_small ? Centered::kSmallWeight : Centered::kLargeWeight;
   }
   variant.l2_decay = options.weight_decay != 0 && !options.decoupled_weight_decay;
   variant.extras =

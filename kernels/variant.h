@@ -5,6 +5,12 @@
 #ifndef DRAGON_OPTIM_KERNELS_VARIANT_H_
 #define DRAGON_OPTIM_KERNELS_VARIANT_H_
 
+#if defined(__CUDACC__)
+#define DRAGON_OPTIM_HOST_DEVICE __host__ __device__
+#else
+#define DRAGON_OPTIM_HOST_DEVICE
+#endif
+
 namespace dragon_optim {
 
 enum class Momentum { kNone, kPlain, kLrInside };
@@ -26,12 +32,12 @@ constexpr int kRMSpropVariants = 3 * 3 * 2 * 2;
 
 // Internal linkage here and in formula.h: a function shared between files that are compiled for different instruction
 // sets could be taken from the wrong one.
-static constexpr int VariantIndex(const RMSpropVariant& variant) {
+DRAGON_OPTIM_HOST_DEVICE static constexpr int VariantIndex(const RMSpropVariant& variant) {
   const int states = static_cast<int>(variant.momentum) * 3 + static_cast<int>(variant.centered);
   return (states * 2 + (variant.l2_decay ? 1 : 0)) * 2 + (variant.extras ? 1 : 0);
 }
 
-static constexpr RMSpropVariant VariantAt(int index) {
+DRAGON_OPTIM_HOST_DEVICE static constexpr RMSpropVariant VariantAt(int index) {
   return {static_cast<Momentum>(index / 12), static_cast<Centered>(index / 4 % 3), index / 2 % 2 == 1, index % 2 == 1};
 }
 

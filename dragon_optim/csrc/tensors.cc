@@ -34,6 +34,8 @@ std::string DTypeName(DType dtype) {
       return "float32";
     case DType::kFloat64:
       return "float64";
+    case DType::kBFloat16:  // no tensor of this Dragon is
+      break;
   }
   return "unknown";
 }
@@ -78,6 +80,8 @@ void SetDType(Tensor* tensor, DType dtype) {
     case DType::kFloat64:
       tensor->set_meta(dragon::TypeMeta::Make<double>());
       break;
+    case DType::kBFloat16:
+      throw std::invalid_argument("Invalid dtype of a tensor: bfloat16 (Dragon has no such tensors)");
   }
 }
 

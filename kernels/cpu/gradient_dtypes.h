@@ -17,7 +17,9 @@ template <typename Use>
 void WithGradientLoops(const KernelTable& kernels, DType grad_dtype, const Use& use) {
   switch (grad_dtype) {
     case DType::kFloat16:
-      return use(kernels.half_grad, ItemSize(grad_dtype));
+      return use(kernels.float16_grad, ItemSize(grad_dtype));
+    case DType::kBFloat16:
+      return use(kernels.bfloat16_grad, ItemSize(grad_dtype));
     case DType::kFloat32:
       return use(kernels.float_grad, ItemSize(grad_dtype));
     case DType::kFloat64:

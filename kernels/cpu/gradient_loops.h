@@ -5,7 +5,7 @@
 #ifndef DRAGON_OPTIM_KERNELS_CPU_GRADIENT_LOOPS_H_
 #define DRAGON_OPTIM_KERNELS_CPU_GRADIENT_LOOPS_H_
 
-#include "kernels/cpu/half.h"
+#include "kernels/cpu/conversion_loops.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/lanes.h"
 
@@ -27,9 +27,10 @@ double BlockSquares(const void* data, int64_t size, T scale) {
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-double HalfBlockSquares(const void* grad, int64_t size, float scale) {
+template <typename Format>
+double ShortBlockSquares(const void* grad, int64_t size, float scale) {
   float converted[kNormBlock];
-  HalfToFloatLoop(static_cast<const uint16_t*>(grad), converted, size);
+  DecodeLoop(Format(), static_cast<const uint16_t*>(grad), converted, size);
   return BlockSquares<float>(converted, size, scale);
 }
 
@@ -45,17 +46,28 @@ void AccumulateLoop(const void* grad_data, void* sum_data, int64_t size, bool fi
   for (int64_t i = 0; i < size; ++i) sum[i] = sum[i] + grad[i];
 }
 
-void AccumulateHalfLoop(const void* grad_data, void* sum_data, int64_t size, bool first) {
+template <typename Format>
+void AccumulateShortLoop(const void* grad_data, void* sum_data, int64_t size, bool first) {
   const uint16_t* grad = static_cast<const uint16_t*>(grad_data);
   float* sum = static_cast<float*>(sum_data);
-  if (first) return HalfToFloatLoop(grad, sum, size);
+  if (first) return DecodeLoop(Format(), grad, sum, size);
   constexpr int64_t kBlock = 512;  // fits the first-level cache
   for (int64_t begin = 0; begin < size; begin += kBlock) {
     const int64_t block = size - begin < kBlock ? size - begin : kBlock;
     float converted[kBlock];
-    HalfToFloatLoop(grad + begin, converted, block);
+    DecodeLoop(Format(), grad + begin, converted, block);
     AccumulateLoop<float>(converted, sum + begin, block, false);
   }
+}
+
+// Looks through it to the end: a loop that may leave early is not vectorised.
+template <typename Format>
+bool HasNonFiniteLoop(const void* data, int64_t size) {
+  using Bits = typename Format::Bits;
+  const auto* values = static_cast<const Bits*>(data);
+  Bits found = 0;
+  for (int64_t i = 0; i < size; ++i) found |= static_cast<Bits>((values[i] & Format::kExponent) == Format::kExponent);
+  return found != 0;
 }
 
 template <typename T>

@@ -8,13 +8,11 @@
 #include <cstdint>
 
 #include "kernels/formula.h"
+#include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
 #include "kernels/rmsprop_backward.h"
 
 namespace dragon_optim {
-
-// The blocks of the squared norm's summation order; see gradient.h.
-constexpr int64_t kNormBlock = 4096;
 
 // The blocks of the sums of RMSpropBackward; see rmsprop_backward.h.
 constexpr int64_t kBackwardBlock = 512;
@@ -34,23 +32,31 @@ struct GradientLoops {
   // One block of the squared norm; size <= kNormBlock.
   double (*block_squares)(const void* grad, int64_t size, T scale);
   void (*accumulate)(const void* grad, void* sum, int64_t size, bool first);
+  bool (*has_non_finite)(const void* grad, int64_t size);
+};
+
+// The loop for parameters in a short format, which runs `update` on the master parameters. The gradient has the format
+// of the parameter, or float32 in the second.
+using UpdateShortLoop = void (*)(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
+                                 const RMSpropTensor& range);
+struct ShortLoops {
+  UpdateShortLoop update;
+  UpdateShortLoop update_float_grad;
 };
 
 struct KernelTable {
   const char* name;
   UpdateLoop<float> update_float[kRMSpropVariants];
   UpdateLoop<double> update_double[kRMSpropVariants];
-  // float16 parameters: `update` runs on the master parameters. The gradient is float16, or float32 in the second.
-  void (*update_half)(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
-                      const RMSpropTensor& range);
-  void (*update_half_float_grad)(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
-                                 const RMSpropTensor& range);
+  ShortLoops float16;
+  ShortLoops bfloat16;
   BackwardLoop<float> backward_float[kRMSpropVariants];
   BackwardLoop<double> backward_double[kRMSpropVariants];
   // destination += factor * source
   void (*add_multiple_float)(double factor, const void* source, void* destination, int64_t size);
   void (*add_multiple_double)(double factor, const void* source, void* destination, int64_t size);
-  GradientLoops<float> half_grad;
+  GradientLoops<float> float16_grad;
+  GradientLoops<float> bfloat16_grad;
   GradientLoops<float> float_grad;
   GradientLoops<double> double_grad;
   void (*half_to_float)(const uint16_t* source, float* destination, int64_t size);

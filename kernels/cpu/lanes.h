@@ -7,6 +7,7 @@
 #define DRAGON_OPTIM_KERNELS_CPU_LANES_H_
 
 #include "kernels/formula.h"
+#include "kernels/gradient.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -15,7 +16,7 @@
 namespace dragon_optim {
 namespace {
 
-constexpr int kLanes = 8;
+constexpr int kLanes = kNormLanes;
 
 #if defined(__AVX512F__)
 

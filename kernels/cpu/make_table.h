@@ -17,17 +17,22 @@ constexpr KernelTable MakeKernelTable(const char* name) {
   table.name = name;
   FillUpdateLoops<float>(table.update_float);
   FillUpdateLoops<double>(table.update_double);
-  table.update_half = &UpdateHalfRange<false>;
-  table.update_half_float_grad = &UpdateHalfRange<true>;
+  table.float16 = {&UpdateShortRange<Float16, false>, &UpdateShortRange<Float16, true>};
+  table.bfloat16 = {&UpdateShortRange<BFloat16, false>, &UpdateShortRange<BFloat16, true>};
   FillBackwardLoops<float>(table.backward_float);
   FillBackwardLoops<double>(table.backward_double);
   table.add_multiple_float = &AddMultipleLoop<float>;
   table.add_multiple_double = &AddMultipleLoop<double>;
-  table.half_grad = {&HalfBlockSquares, &AccumulateHalfLoop};
-  table.float_grad = {&BlockSquares<float>, &AccumulateLoop<float>};
-  table.double_grad = {&BlockSquares<double>, &AccumulateLoop<double>};
-  table.half_to_float = &HalfToFloatLoop;
-  table.float_to_half = &FloatToHalfLoop;
+  table.float16_grad = {&ShortBlockSquares<Float16>, &AccumulateShortLoop<Float16>, &HasNonFiniteLoop<Float16>};
+  table.bfloat16_grad = {&ShortBlockSquares<BFloat16>, &AccumulateShortLoop<BFloat16>, &HasNonFiniteLoop<BFloat16>};
+  table.float_grad = {&BlockSquares<float>, &AccumulateLoop<float>, &HasNonFiniteLoop<Float32>};
+  table.double_grad = {&BlockSquares<double>, &AccumulateLoop<double>, &HasNonFiniteLoop<Float64>};
+  table.half_to_float = [](const uint16_t* source, float* destination, int64_t size) {
+    DecodeLoop(Float16(), source, destination, size);
+  };
+  table.float_to_half = [](const float* source, uint16_t* destination, int64_t size) {
+    EncodeLoop(Float16(), source, destination, size);
+  };
   table.fill_float = &FillLoop<float>;
   table.fill_double = &FillLoop<double>;
   return table;

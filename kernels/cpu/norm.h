@@ -9,13 +9,9 @@
 #include <vector>
 
 #include "kernels/dtype.h"
+#include "kernels/gradient.h"
 
 namespace dragon_optim {
-
-struct Gradient {
-  int64_t size;
-  const void* grad;
-};
 
 // The squared norm of each round(scale * gradient). The result lives until the same thread's next call.
 const std::vector<double>& SquaredNorms(DType grad_dtype, double scale, const std::vector<Gradient>& gradients,

@@ -7,7 +7,7 @@
 #ifndef DRAGON_OPTIM_KERNELS_CPU_UPDATE_LOOPS_H_
 #define DRAGON_OPTIM_KERNELS_CPU_UPDATE_LOOPS_H_
 
-#include "kernels/cpu/half.h"
+#include "kernels/cpu/conversion_loops.h"
 #include "kernels/cpu/kernel_table.h"
 
 namespace dragon_optim {
@@ -31,7 +31,7 @@ void UpdateRange(const RMSpropScalars<T>& shared_scalars, T clip_factor, const R
     RMSpropElement<T> element = {param[i], square_avg[i], 0, 0};
     if constexpr (has_grad_avg) element.grad_avg = grad_avg[i];
     if constexpr (has_momentum) element.momentum_buffer = momentum_buffer[i];
-    UpdateElement<kVariant>(scalars, clip_factor, grad[i], element);
+    UpdateElement(variant, scalars, clip_factor, grad[i], element);
     param[i] = element.param;
     square_avg[i] = element.square_avg;
     if constexpr (has_grad_avg) grad_avg[i] = element.grad_avg;
@@ -39,15 +39,17 @@ void UpdateRange(const RMSpropScalars<T>& shared_scalars, T clip_factor, const R
   }
 }
 
-// Elements of a float16 tensor that are converted, updated and converted back while they are in the first-level cache.
-constexpr int64_t kHalfBlock = 512;
+// Elements of a tensor in a short format that are converted, updated and converted back while they are in the
+// first-level cache.
+constexpr int64_t kShortBlock = 512;
 
 // A parameter that was overwritten since the last step is not what its master rounds to: there the parameter counts.
-void RefreshMaster(const uint16_t* __restrict__ param, float* __restrict__ master_param, int64_t size) {
-  uint16_t expected[kHalfBlock];
-  float given[kHalfBlock];
-  FloatToHalfLoop(master_param, expected, size);
-  HalfToFloatLoop(param, given, size);
+template <typename Format>
+void RefreshMaster(Format format, const uint16_t* __restrict__ param, float* __restrict__ master_param, int64_t size) {
+  uint16_t expected[kShortBlock];
+  float given[kShortBlock];
+  EncodeLoop(format, master_param, expected, size);
+  DecodeLoop(format, param, given, size);
 #pragma GCC ivdep
   for (int64_t i = 0; i < size; ++i) master_param[i] = expected[i] == param[i] ? master_param[i] : given[i];
 }
@@ -57,7 +59,7 @@ void* At(void* data, int64_t element) {
   return data == nullptr ? nullptr : static_cast<T*>(data) + element;
 }
 
-// The part of a float16 tensor from `begin` on, as a float32 tensor that holds the master parameters.
+// The part of a tensor in a short format from `begin` on, as a float32 tensor that holds the master parameters.
 RMSpropTensor MasterBlock(const RMSpropTensor& range, int64_t begin, int64_t size, const float* grad) {
   return {size,
           grad,
@@ -68,23 +70,24 @@ RMSpropTensor MasterBlock(const RMSpropTensor& range, int64_t begin, int64_t siz
           nullptr};
 }
 
-template <bool kFloatGrad>
-void UpdateHalfRange(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
-                     const RMSpropTensor& range) {
-  for (int64_t begin = 0; begin < range.size; begin += kHalfBlock) {
-    const int64_t size = range.size - begin < kHalfBlock ? range.size - begin : kHalfBlock;
+template <typename Format, bool kFloatGrad>
+void UpdateShortRange(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
+                      const RMSpropTensor& range) {
+  constexpr Format format;
+  for (int64_t begin = 0; begin < range.size; begin += kShortBlock) {
+    const int64_t size = range.size - begin < kShortBlock ? range.size - begin : kShortBlock;
     uint16_t* param = static_cast<uint16_t*>(range.param) + begin;
     float* master_param = static_cast<float*>(range.master_param) + begin;
-    float converted[kHalfBlock];
+    float converted[kShortBlock];
     const float* grad = converted;
     if constexpr (kFloatGrad) {
       grad = static_cast<const float*>(range.grad) + begin;
     } else {
-      HalfToFloatLoop(static_cast<const uint16_t*>(range.grad) + begin, converted, size);
+      DecodeLoop(format, static_cast<const uint16_t*>(range.grad) + begin, converted, size);
     }
-    RefreshMaster(param, master_param, size);
+    RefreshMaster(format, param, master_param, size);
     update(scalars, clip_factor, MasterBlock(range, begin, size, grad));
-    FloatToHalfLoop(master_param, param, size);
+    EncodeLoop(format, master_param, param, size);
   }
 }
 

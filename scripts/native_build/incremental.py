@@ -20,7 +20,7 @@ def build_library(library: Library, compiler: Compiler, root: Path, build_dir: P
     """Bring `library` up to date in `build_dir` and return its path."""
     objects = _compile_all(library, compiler, root, build_dir, log)
     target = build_dir / library.file_name
-    command = [*compiler.command, "-shared", "-Wl,-z,nodelete", f"-Wl,-soname,{library.file_name}"]
+    command = [*compiler.command, *library.shared_flags]
     command += [str(path) for path in objects] + list(library.link_flags)
     if not _is_current(target, command, [*objects, *library.link_inputs]):
         log(f"linking {library.file_name}")

@@ -3,7 +3,7 @@
 
 import os
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Tuple
+from typing import List, Mapping, NamedTuple, Optional, Tuple
 
 from .dragon_home import Dragon
 from .errors import BuildError
@@ -56,21 +56,28 @@ class Library(NamedTuple):
     units: List[Unit]
     link_flags: Tuple[str, ...]
     link_inputs: Tuple[Path, ...] = ()
+    linker_option: str = "-Wl,"  # what the compiler that links wants in front of an option of the linker
 
     @property
     def file_name(self) -> str:
         """Name of the file, which is also its SONAME."""
         return f"lib{self.name}.so"
 
+    @property
+    def shared_flags(self) -> Tuple[str, ...]:
+        """What makes a shared library of it, which stays loaded once it is."""
+        option = self.linker_option
+        return ("-shared", f"{option}-z,nodelete", f"{option}-soname,{self.file_name}")
+
 
 def kernel_sources(root: Path) -> List[Path]:
     """Return the sources of the kernels, relative to `root`."""
-    return _sources(root, "kernels/*.cc", "kernels/cpu/*.cc")
+    return sources_of(root, "kernels/*.cc", "kernels/cpu/*.cc")
 
 
 def operator_sources(root: Path) -> List[Path]:
     """Return the sources of the operators, relative to `root`."""
-    return _sources(root, "dragon_optim/csrc/*.cc")
+    return sources_of(root, "dragon_optim/csrc/*.cc")
 
 
 def kernels(root: Path, machine: str, environ: Mapping[str, str] = os.environ) -> Library:
@@ -111,11 +118,18 @@ def operators(
 
 def _extra_flags(environ: Mapping[str, str]) -> Tuple[str, ...]:
     """Return -Werror on request (a user's newer compiler must not fail), and a developer's own flags."""
-    werror = ("-Werror",) if environ.get("DRAGON_OPTIM_WERROR", "0") not in ("", "0") else ()
+    werror = ("-Werror",) if wants_werror(environ) else ()
     return werror + tuple(environ.get("DRAGON_OPTIM_CXXFLAGS", "").split())
 
 
-def _sources(root: Path, *patterns: str) -> List[Path]:
+def wants_werror(environ: Optional[Mapping[str, str]] = None) -> bool:
+    """Tell whether warnings are errors."""
+    environ = os.environ if environ is None else environ
+    return environ.get("DRAGON_OPTIM_WERROR", "0") not in ("", "0")
+
+
+def sources_of(root: Path, *patterns: str) -> List[Path]:
+    """Return the files that match, relative to `root`."""
     return sorted(path.relative_to(root) for pattern in patterns for path in root.glob(pattern))
 
 

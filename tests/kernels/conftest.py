@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernels import library
+from tests.kernels import emulation, library
 
 ISAS = ("baseline", "avx2", "avx512")
 
@@ -17,3 +17,16 @@ def forced_isa(request):
     library.set_isa(request.param)
     yield request.param
     library.set_isa(before)
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory):
+    return emulation.Emulated(emulation.build(tmp_path_factory.mktemp("emulated")))
+
+
+@pytest.fixture
+def cuda(emulated):
+    yield emulated
+    emulated.device()
+    emulated.fail_after(-1)
+    emulated.launches()

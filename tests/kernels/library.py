@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2}
+# numpy has no bfloat16: here it goes about as its bits.
+DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2, "uint16": 3}
+SHORT = ("float16", "uint16")
 
 
 NUMBERS = ("lr", "alpha", "eps", "weight_decay", "momentum", "grad_scale", "clip_norm", "clip_value")
@@ -27,6 +29,10 @@ class Tensor(ctypes.Structure):
     _fields_ = (("size", ctypes.c_int64), *((name, ctypes.c_void_p) for name in BUFFERS))
 
 
+class Gradient(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_int64), ("grad", ctypes.c_void_p))
+
+
 class Sum(ctypes.Structure):
     _fields_ = (
         ("size", ctypes.c_int64),
@@ -36,7 +42,17 @@ class Sum(ctypes.Structure):
     )
 
 
+chosen: list = []  # a path, where it is not the package's library that is tested
+
+
+def use(file: Path) -> None:
+    """Takes the library from here. Before its first use."""
+    chosen[:] = [file]
+
+
 def path() -> Path:
+    if chosen:
+        return chosen[0]
     spec = importlib.util.find_spec("dragon_optim")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("the package dragon_optim is not installed, and this is not a checkout of it")

@@ -155,7 +155,7 @@ def test_conversion_of_every_short_length(forced_isa):
         assert_same_bits(convert("float_to_half", floats, np.float16), halves)
 
 
-@pytest.mark.parametrize("code", [-1, 3])
+@pytest.mark.parametrize("code", [-1, 4])
 def test_an_unknown_dtype_is_an_error(code):
     with pytest.raises(ValueError, match=f"Invalid dtype code: {code}"):
         library.call("accumulate", code, None, ctypes.c_int64(0), 1)
@@ -173,6 +173,34 @@ def test_fill(dtype, forced_isa):
                 assert_same_bits(filled.array, np.full(size, value).astype(dtype))
 
 
-def test_fill_of_float16_is_an_error():
+@pytest.mark.parametrize("code", [0, 3])
+def test_fill_of_short_dtypes_is_an_error(code):
     with pytest.raises(ValueError, match="Invalid dtype to fill"):
-        library.call("fill", 0, None, ctypes.c_int64(0), ctypes.c_double(0))
+        library.call("fill", code, None, ctypes.c_int64(0), ctypes.c_double(0))
+
+
+def has_non_finite(grads, threads: int = 1) -> int:
+    gradients = (library.Gradient * len(grads))()
+    for gradient, grad in zip(gradients, grads):
+        gradient.size, gradient.grad = grad.array.size, grad.pointer
+    found = ctypes.c_int32(-1)
+    code = DTYPE_CODES[grads[0].array.dtype.name]
+    count = ctypes.c_int64(len(grads))
+    library.call("has_non_finite", code, gradients, count, threads, ctypes.byref(found))
+    return found.value
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_has_non_finite(dtype, threads, forced_isa):
+    """Numbers of every size are none of it, one infinity or NaN anywhere in a list is."""
+    info = np.finfo(dtype)
+    for size in [*range(1, 41), 4097, 100003]:
+        grads = [gradient(size, dtype), np.zeros(0, dtype), gradient(size, dtype, seed=1)]
+        grads[0][: min(size, 4)] = [info.max, -info.max, info.tiny, -0.0][:size]
+        assert has_non_finite([Guarded(grad, offset=1) for grad in grads], threads) == 0
+        for place in {0, size // 2, size - 1}:
+            for value in (np.inf, -np.inf, np.nan):
+                bad = grads[2].copy()
+                bad[place] = value
+                assert has_non_finite([Guarded(grad) for grad in (*grads[:2], bad)], threads) == 1

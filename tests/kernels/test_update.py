@@ -224,7 +224,7 @@ def test_a_master_is_refreshed_where_its_parameter_was_overwritten(grad_dtype, f
     assert abs(expected["master_param"][3] - 2.0) < 0.2
 
 
-@pytest.mark.parametrize("codes", [(1, 2), (2, 1), (1, 0), (0, 2), (3, 3), (-1, 1)])
+@pytest.mark.parametrize("codes", [(1, 2), (2, 1), (1, 0), (0, 2), (1, 3), (3, 0), (3, 2), (4, 4), (-1, 1)])
 def test_wrong_dtypes_are_errors(codes):
     with pytest.raises(ValueError, match="Invalid dtype"):
         library.call_update(*codes, {}, (library.Tensor * 0)(), threads=1)

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+#include "kernels/cuda/update_kernel.cuh"
+
+namespace dragon_optim {
+namespace cuda {
+
+void UpdateFloat32(const RMSpropTensor* tensors, int64_t count, const UpdateSettings& settings, cudaStream_t stream) {
+  LaunchUpdate<Float32, Float32>(tensors, count, settings, stream);
+}
+
+}  // namespace cuda
+}  // namespace dragon_optim

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The CUDA kernels: nvcc, its architectures, and the library that it makes."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from .errors import BuildError
+from .libraries import Library, Unit, sources_of, wants_werror
+
+CUDA_KERNELS = "dragon_optim_cuda"
+USUAL_PLACE = Path("/usr/local/cuda/bin/nvcc")
+ARCHS = "DRAGON_OPTIM_CUDA_ARCHS"
+
+# Those of the cards that people have; of each only what the toolkit still, or already, knows.
+USUAL_ARCHITECTURES = (70, 75, 80, 86, 89, 90)
+
+# The bits of the CPU: no contraction, no approximate division or root, denormals kept. nvcc's own defaults
+# but for the first, written down because it matters.
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fmad=false",
+    "-prec-div=true",
+    "-prec-sqrt=true",
+    "-ftz=false",
+    "-Xcompiler=-fPIC,-ffp-contract=off,-Wall,-Wextra,-pthread",
+    "-I.",
+)
+
+
+class Nvcc(NamedTuple):
+    """CUDA's compiler: how to call it, its release, and the architectures that it knows."""
+
+    command: Tuple[str, ...]
+    version: str
+    architectures: Tuple[int, ...]
+
+
+def find_nvcc(environ: Optional[Mapping[str, str]] = None, usual_place: Path = USUAL_PLACE) -> Optional[Nvcc]:
+    """Return the nvcc that `CUDACXX` names, else the one on the PATH or in its usual place, else None."""
+    environ = os.environ if environ is None else environ
+    path = environ.get("PATH")
+    named = shlex.split(environ.get("CUDACXX", ""))
+    if named and not shutil.which(named[0], path=path):
+        raise BuildError(f"CUDACXX={environ['CUDACXX']}: there is no such compiler")
+    if not named:
+        found = shutil.which("nvcc", path=path) or (str(usual_place) if usual_place.is_file() else None)
+        if found is None:
+            return None
+        named = [found]
+    release = re.search(r"release ([\d.]+)", _ask(named, "--version"))
+    listed = re.findall(r"^sm_(\d+)$", _ask(named, "--list-gpu-code"), re.MULTILINE)
+    if not release or not listed:
+        raise BuildError(f"`{' '.join(named)}` names no release and no architectures: is it nvcc?")
+    cxx = environ.get("CXX", "")
+    host = ("-ccbin", shlex.split(cxx)[-1]) if cxx else ()
+    return Nvcc((*named, *host), release.group(1), tuple(sorted({int(number) for number in listed})))
+
+
+def chosen_architectures(nvcc: Nvcc, environ: Optional[Mapping[str, str]] = None) -> Tuple[int, ...]:
+    """Return the architectures of `DRAGON_OPTIM_CUDA_ARCHS`, such as `80;90`, else the usual ones."""
+    environ = os.environ if environ is None else environ
+    text = environ.get(ARCHS, "")
+    words = [word for word in re.split(r"[\s,;]+", text) if word]
+    if not words:
+        return tuple(number for number in USUAL_ARCHITECTURES if number in nvcc.architectures)
+    known = ", ".join(map(str, nvcc.architectures))
+    for word in words:
+        if not word.isdigit() or int(word) not in nvcc.architectures:
+            raise BuildError(
+                f"{ARCHS}={text}: {word} is no architecture of nvcc {nvcc.version} (it has {known})"
+            )
+    return tuple(sorted({int(word) for word in words}))
+
+
+def code_flags(architectures: Sequence[int]) -> Tuple[str, ...]:
+    """Return nvcc's flags for machine code of each, and PTX of the last for those that come after it."""
+    last = architectures[-1]
+    pairs = [(number, f"sm_{number}") for number in architectures] + [(last, f"compute_{last}")]
+    return tuple(f"-gencode=arch=compute_{number},code={code}" for number, code in pairs)
+
+
+def cuda_sources(root: Path) -> List[Path]:
+    """Return the sources of the CUDA kernels, relative to `root`."""
+    return sources_of(root, "kernels/cuda/*.cc", "kernels/cuda/*.cu")
+
+
+def cuda_kernels(
+    root: Path, architectures: Sequence[int], environ: Optional[Mapping[str, str]] = None
+) -> Library:
+    """Describe the CUDA kernels: a library of their own, with CUDA's runtime in it."""
+    werror = ("-Werror=all-warnings", "-Xcompiler=-Werror") if wants_werror(environ) else ()
+    names = [*(f"sm_{number}" for number in architectures), f"compute_{architectures[-1]}"]
+    define = f'-DDRAGON_OPTIM_CUDA_ARCHITECTURES="{",".join(names)}"'
+    flags = (*FLAGS, *code_flags(architectures), define, *werror)
+    units = [Unit(source, flags) for source in cuda_sources(root)]
+    if not units:
+        raise BuildError("no CUDA sources in kernels/cuda/: this copy of the project is incomplete")
+    return Library(CUDA_KERNELS, units, (), linker_option="-Xlinker=")
+
+
+def _ask(command: Sequence[str], option: str) -> str:
+    try:
+        run = subprocess.run([*command, option], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BuildError(f"`{' '.join(command)} {option}` failed: is it nvcc? ({error})") from error
+    return run.stdout.decode(errors="replace")

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+#include <ucontext.h>
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+EmulatedIndex threadIdx, blockIdx, gridDim;
+
+namespace {
+
+constexpr size_t kStackBytes = 64 * 1024;
+constexpr size_t kMostArgumentBytes = CUDART_VERSION >= 12010 ? 32764 : 4096;
+
+struct Device {
+  int multiprocessors = 2;
+  int threads_per_multiprocessor = 2048;
+  bool reversed = false;     // the order of blocks and threads
+  int64_t launches = 0;      // since the last question
+  int64_t fails_after = -1;  // launches; -1: never
+  cudaStream_t last_stream = nullptr;
+  cudaError_t last_error = cudaSuccess;
+};
+
+Device device;
+std::mutex device_mutex;
+
+// One thread of a block.
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[kStackBytes]};
+  bool finished = false;
+};
+
+std::vector<std::unique_ptr<Fiber>> fibers;
+ucontext_t scheduler;
+Fiber* running = nullptr;
+EmulatedThread current_thread = nullptr;
+const void* current_context = nullptr;
+
+void RunThread() {
+  current_thread(current_context);
+  running->finished = true;
+}
+
+void Start(Fiber& fiber) {
+  fiber.finished = false;
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStackBytes;
+  fiber.context.uc_link = &scheduler;
+  makecontext(&fiber.context, &RunThread, 0);
+}
+
+// False where some threads have ended and others wait for them at a barrier.
+bool RunBlock(unsigned threads) {
+  for (unsigned i = 0; i < threads; ++i) Start(*fibers[i]);
+  for (;;) {
+    unsigned finished = 0;
+    for (unsigned i = 0; i < threads; ++i) {
+      threadIdx.x = device.reversed ? threads - 1 - i : i;
+      running = fibers[threadIdx.x].get();
+      swapcontext(&scheduler, &running->context);
+      if (running->finished) ++finished;
+    }
+    if (finished == threads) return true;
+    if (finished > 0) return false;
+  }
+}
+
+}  // namespace
+
+void __syncthreads() { swapcontext(&running->context, &scheduler); }
+
+cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, cudaStream_t stream,
+                          EmulatedThread thread, const void* context) {
+  const std::lock_guard<std::mutex> lock(device_mutex);
+  if (grid == 0 || block == 0 || block > 1024 || argument_bytes > kMostArgumentBytes) {
+    return device.last_error = cudaErrorInvalidValue;
+  }
+  if (device.fails_after == 0) return device.last_error = cudaErrorLaunchOutOfResources;
+  if (device.fails_after > 0) --device.fails_after;
+  ++device.launches;
+  device.last_stream = stream;
+  while (fibers.size() < block) fibers.emplace_back(new Fiber);
+  current_thread = thread;
+  current_context = context;
+  gridDim = {grid, 1, 1};
+  for (unsigned i = 0; i < grid; ++i) {
+    blockIdx.x = device.reversed ? grid - 1 - i : i;
+    if (!RunBlock(block)) return device.last_error = cudaErrorInvalidValue;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* index) {
+  *index = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? device.multiprocessors : device.threads_per_multiprocessor;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = device.last_error;
+  device.last_error = cudaSuccess;
+  return error;
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorLaunchOutOfResources ? "too many resources requested for launch" : "invalid argument";
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaErrorLaunchOutOfResources ? "cudaErrorLaunchOutOfResources" : "cudaErrorInvalidValue";
+}
+
+// What the tests set and ask.
+extern "C" {
+
+void emulated_cuda_device(int multiprocessors, int threads_per_multiprocessor, int reversed) {
+  device.multiprocessors = multiprocessors;
+  device.threads_per_multiprocessor = threads_per_multiprocessor;
+  device.reversed = reversed != 0;
+}
+
+void emulated_cuda_fail_after(int64_t launches) { device.fails_after = launches; }
+
+int64_t emulated_cuda_launches() {
+  const int64_t launches = device.launches;
+  device.launches = 0;
+  return launches;
+}
+
+void* emulated_cuda_last_stream() { return device.last_stream; }
+int emulated_cuda_last_error() { return device.last_error; }
+}

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the CUDA build decides: which nvcc, which architectures, which flags."""
+
+import subprocess
+import sys
+
+import pytest
+
+from native_build import cuda, libraries
+from native_build.errors import BuildError
+
+STUB_NVCC = (
+    'case $1 in --version) echo "Cuda compilation tools, release 12.4, V12.4.1" ;; '
+    "--list-gpu-code) printf 'sm_70\\nsm_80\\nsm_90\\nsm_90a\\n' ;; esac"
+)
+
+
+@pytest.fixture
+def nvcc(script):
+    path = script("bin", "nvcc", STUB_NVCC)
+    return cuda.find_nvcc({"PATH": str(path.parent), "CUDACXX": str(path)})
+
+
+def test_no_nvcc(tmp_path):
+    assert cuda.find_nvcc({"PATH": str(tmp_path)}, usual_place=tmp_path / "nvcc") is None
+
+
+def test_nvcc_on_the_path_and_in_its_usual_place(script, tmp_path):
+    path = script("bin", "nvcc", STUB_NVCC)
+    for environ in ({"PATH": str(path.parent)}, {"PATH": str(tmp_path)}):
+        assert cuda.find_nvcc(environ, usual_place=path) == ((str(path),), "12.4", (70, 80, 90))
+
+
+def test_the_host_compiler_is_passed_on(script):
+    path = script("bin", "nvcc", STUB_NVCC)
+    environ = {"PATH": str(path.parent), "CUDACXX": str(path), "CXX": "ccache g++-12"}
+    assert cuda.find_nvcc(environ).command == (str(path), "-ccbin", "g++-12")
+
+
+def test_named_nvcc_that_is_missing(tmp_path):
+    with pytest.raises(BuildError, match="CUDACXX=my-nvcc: there is no such compiler"):
+        cuda.find_nvcc({"PATH": str(tmp_path), "CUDACXX": "my-nvcc"})
+
+
+@pytest.mark.parametrize("text", ["exit 1", "exit 0"])
+def test_something_else_named_as_nvcc(script, text):
+    path = script("bin", "other", text)
+    with pytest.raises(BuildError, match="is it nvcc"):
+        cuda.find_nvcc({"PATH": str(path.parent), "CUDACXX": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", (70, 80, 90)), ("90", (90,)), ("90;80", (80, 90)), ("70, 80", (70, 80)), (" ; ", (70, 80, 90))],
+)
+def test_architectures(nvcc, text, expected):
+    assert cuda.chosen_architectures(nvcc, {cuda.ARCHS: text}) == expected
+
+
+@pytest.mark.parametrize("text", ["75", "sm_80", "90a", "80;60"])
+def test_architectures_that_nvcc_has_not(nvcc, text):
+    message = f"DRAGON_OPTIM_CUDA_ARCHS={text}: .* is no architecture of nvcc 12.4 .it has 70, 80, 90"
+    with pytest.raises(BuildError, match=message):
+        cuda.chosen_architectures(nvcc, {cuda.ARCHS: text})
+
+
+def test_machine_code_for_each_and_ptx_of_the_last():
+    assert cuda.code_flags((70, 80)) == (
+        "-gencode=arch=compute_70,code=sm_70",
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_80,code=compute_80",
+    )
+
+
+@pytest.mark.parametrize("werror", [False, True])
+def test_no_flag_breaks_equal_bits(root, werror):
+    library = cuda.cuda_kernels(root, (80, 90), {"DRAGON_OPTIM_WERROR": "1" if werror else "0"})
+    assert {unit.source.suffix for unit in library.units} == {".cc", ".cu"}
+    for unit in library.units:
+        assert {"-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false"} <= set(unit.flags)
+        assert not any("fast" in flag for flag in unit.flags)
+        assert ("-Werror=all-warnings" in unit.flags) == werror
+        assert '-DDRAGON_OPTIM_CUDA_ARCHITECTURES="sm_80,sm_90,compute_90"' in unit.flags
+    assert library.shared_flags[1:] == ("-Xlinker=-z,nodelete", "-Xlinker=-soname,libdragon_optim_cuda.so")
+
+
+def test_the_cpus_library_has_none_of_it(root):
+    sources = {unit.source for unit in libraries.kernels(root, "x86_64", {}).units}
+    assert not sources & set(cuda.cuda_sources(root))
+
+
+def test_a_copy_without_sources(tmp_path):
+    with pytest.raises(BuildError, match="no CUDA sources in kernels/cuda/"):
+        cuda.cuda_kernels(tmp_path, (80,), {})
+
+
+def test_without_nvcc_the_script_says_so_in_a_line(root):
+    """With a status of its own: the gate goes on after it."""
+    code = "import build_cuda, sys; build_cuda.cuda.find_nvcc = lambda: None; sys.exit(build_cuda.main())"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "--cuda-only"],
+        cwd=str(root / "scripts"),
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert run.returncode == 3
+    lines = run.stdout.decode().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("no nvcc here: the CUDA kernels are left out")
