@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import os
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import numpy as np
 from dragon.core.framework import workspace
@@ -36,6 +38,22 @@ def make(case: Case, folder: Path) -> dict[str, Side]:
     if not case.options.get("centered"):
         sides[STOCK] = _optimizer(case, torch.optim.RMSprop)
     return sides
+
+
+_abandoned: list[workspace.Workspace] = []
+
+
+@contextlib.contextmanager
+def own_workspace() -> Iterator[None]:
+    """A workspace whose memory goes with it. Whoever uses it must have let go of its tensors at the end."""
+    own = workspace.Workspace()
+    with own.as_default():
+        try:
+            yield
+        except BaseException:
+            _abandoned.append(own)  # the traceback holds tensors
+            raise
+        gc.collect()  # a tensor that outlives its workspace would touch memory that is no longer its own
 
 
 def parameters(case: Case) -> list[nn.Parameter]:
@@ -133,15 +151,19 @@ def _train(case: Case) -> dict[str, Side]:
 # --- memory -------------------------------------------------------------------------------------------------
 
 
+def _buffers(optimizer_class: Callable[..., Any]) -> float:
+    case, own = Case("step", "1 x 1M"), workspace.get_workspace()
+    params = parameters(case)
+    before = own.memory_allocated()
+    optimizer = optimizer_class(params, **case.options)
+    optimizer.step()
+    return round((own.memory_allocated() - before) / (4 * case.elements), 2)
+
+
 def state_buffers() -> dict[str, float]:
     """How much memory plain RMSprop keeps for its states, in buffers of the parameter's size."""
-    case = Case("step", "1 x 1M")
     found = {}
     for name, optimizer_class in ((OURS, dragon_optim.RMSprop), (STOCK, torch.optim.RMSprop)):
-        with workspace.Workspace().as_default() as own:
-            params = parameters(case)
-            before = own.memory_allocated()
-            optimizer = optimizer_class(params, **case.options)
-            optimizer.step()
-            found[name] = round((own.memory_allocated() - before) / (4 * case.elements), 2)
+        with own_workspace():
+            found[name] = _buffers(optimizer_class)
     return found

@@ -69,7 +69,9 @@ struct Loops {
 
 Loops FindLoops(int element_bytes, int state_bytes, int states) {
   if (states < 0 || states > kMaxStates) return {nullptr, nullptr};
-  if (element_bytes == 2 && state_bytes == 4) return {kUpdates<uint16_t, uint32_t>[states], &Read<uint16_t>};
+  // Without states, the sum of float16 gradients would be float16 too, and it is not.
+  if (element_bytes == 2 && state_bytes == 4 && states > 0)
+    return {kUpdates<uint16_t, uint32_t>[states], &Read<uint16_t>};
   if (element_bytes == 4 && state_bytes == 4) return {kUpdates<uint32_t, uint32_t>[states], &Read<uint32_t>};
   if (element_bytes == 8 && state_bytes == 8) return {kUpdates<uint64_t, uint64_t>[states], &Read<uint64_t>};
   return {nullptr, nullptr};

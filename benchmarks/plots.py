@@ -9,8 +9,8 @@ from typing import Any, Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.cases import Case, single, tiny
-from benchmarks.results import COMPILED, FOR_LOOP, FOREACH, LIMIT, OURS, STOCK, Results
+from benchmarks.cases import single, tiny
+from benchmarks.results import COMPILED, FOR_LOOP, FOREACH, LIMIT, OURS, STOCK, Measured, Results
 
 # Okabe and Ito's colours, for every colour vision; ours and stock's as in the examples.
 LOOKS = {
@@ -42,24 +42,28 @@ STYLE = {
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write both plots as SVG, and return where they are."""
+    """Write both plots as SVG, as far as their cases were measured, and return where they are."""
     folder.mkdir(parents=True, exist_ok=True)
     date, paths = results.content["date"], []
     with matplotlib.rc_context(STYLE):
         for name, (title, cases, over) in PLOTS.items():
+            measured = [found for found in map(results.find, cases()) if found is not None]
+            if not measured:
+                continue
             figure = Figure(figsize=(7.5, 4.6), layout="constrained")
             axes = figure.subplots()
-            _plot(axes, results, cases(), over)
+            _plot(axes, measured, over)
             axes.set_title(title)
             paths.append(folder / f"{name}.svg")
             figure.savefig(paths[-1], metadata={"Date": date, "Creator": None})
     return paths
 
 
-def _plot(axes: Any, results: Results, cases: Sequence[Case], over: str) -> None:
-    measured = [found for found in map(results.find, cases) if found is not None]
+def _plot(axes: Any, measured: Sequence[Measured], over: str) -> None:
     for side, look in LOOKS.items():
         points = [each for each in measured if each.has(side)]
+        if not points:
+            continue
         xs = [each.entry[over] for each in points]
         axes.plot(xs, [1e3 * each.median(side) for each in points], **look)
         lower, upper = (

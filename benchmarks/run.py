@@ -62,26 +62,34 @@ def needed_memory(case: Case, sides: int) -> int:
 def measure(case: Case, settings: Settings, torch: Torch, folder: Path) -> dict[str, Any]:
     """The samples of all sides, and why some are missing."""
     dragon.set_num_threads(case.threads)
-    # A workspace for each case: its memory goes with it.
-    with dragon.Workspace().as_default():
-        turns: dict[str, Turn] = {
-            name: functools.partial(timing.sample, side)
-            for name, side in dragon_sides.make(case, folder).items()
-        }
-        paces = {name: timing.pace(turn, settings) for name, turn in turns.items()}
-        absent = {} if dragon_sides.STOCK in turns else {dragon_sides.STOCK: dragon_sides.NO_CENTERED}
+    with dragon_sides.own_workspace():
+        return _measure(case, settings, torch, folder)
+
+
+def _measure(case: Case, settings: Settings, torch: Torch, folder: Path) -> dict[str, Any]:
+    turns: dict[str, Turn] = {
+        name: functools.partial(timing.sample, side) for name, side in dragon_sides.make(case, folder).items()
+    }
+    paces = {name: timing.pace(turn, settings) for name, turn in turns.items()}
+    absent = {} if dragon_sides.STOCK in turns else {dragon_sides.STOCK: dragon_sides.NO_CENTERED}
+    try:
+        of_torch = torch.turns(case, folder)
+    except TorchError as error:
+        of_torch, absent["torch"] = {}, str(error)
+    if of_torch and case.kind == "step" and not case.compiled:
+        absent["torch.compile"] = NOT_COMPILED
+    for name, turn in of_torch.items():
         try:
-            of_torch = torch.turns(case, folder)
+            paces[name] = timing.pace(turn, settings)
+            turns[name] = turn
         except TorchError as error:
-            of_torch, absent["torch"] = {}, str(error)
-        if of_torch and case.kind == "step" and not case.compiled:
-            absent["torch.compile"] = NOT_COMPILED
-        for name, turn in of_torch.items():
-            try:
-                paces[name] = timing.pace(turn, settings)
-                turns[name] = turn
-            except TorchError as error:
-                absent[name] = str(error)
+            absent[name] = str(error)
+    try:
+        samples = timing.alternate(turns, paces, settings)
+    except TorchError as error:  # its process has ended in the middle of the rounds
+        torch.lose(f"{error}, in {case.name!r}")
+        turns = {name: turn for name, turn in turns.items() if name not in of_torch}
+        paces = {name: paces[name] for name in turns}
         samples = timing.alternate(turns, paces, settings)
     return {"sides": {name: summary(values) for name, values in samples.items()}, "absent": absent}
 
@@ -104,12 +112,7 @@ def run(cases: Sequence[Case], settings: Settings, torch: Torch, folder: Path) -
                 {**describe(case), "sides": {}, "absent": {"all": "it needs more memory than there is"}}
             )
             continue
-        try:
-            measured = measure(case, settings, torch, folder)
-        except TorchError as error:  # its process has ended in the middle of the rounds
-            torch.lose(f"{error}, in {case.name!r}")
-            measured = measure(case, settings, torch, folder)
-        found.append({**describe(case), **measured})
+        found.append({**describe(case), **measure(case, settings, torch, folder)})
     return {"cases": found, "state_buffers": {**dragon_sides.state_buffers(), **torch.state_buffers()}}
 
 
@@ -125,7 +128,9 @@ def _draw(results: Results, folder: Path) -> None:
     except ImportError as error:
         print(f"No plots: {error}")
         return
-    print("Plots:", *plots.draw(results, folder))
+    paths = plots.draw(results, folder)
+    if paths:
+        print("Plots:", *paths)
 
 
 def main(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -47,10 +46,8 @@ class Table:
 
 def digits(value: float, significant: int = 3) -> str:
     """A number with so many significant digits, never in the form 1e+03."""
-    if value == 0:
-        return "0"
-    decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{decimals}f}"
+    exponent = int(f"{value:.{significant - 1}e}".split("e")[1])  # after rounding: 9.999 has that of 10.0
+    return f"{value:.{max(0, significant - 1 - exponent)}f}"
 
 
 def milliseconds(seconds: float) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 # Of libgomp's threads, which wait for more work by spinning: for 10 ms if nobody says otherwise, which would
-# be in the next one's turn; with this for about 1 ms, so that they are still awake at the step's next operator.
+# be in the next one's turn; with this for about 1 ms, so that they are awake at the step's next operator.
 SPIN = {"GOMP_SPINCOUNT": "30000"}
 # So a turn begins with calls that are not timed, for longer than that: caches and threads are the side's own
 # by then. A call that is long warms up by itself, and only waits.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -86,5 +87,6 @@ class TorchProcess:
     def close(self) -> None:
         """Let it end: it reads no more lines."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it may be gone
+            self._process.stdin.close()
         self._process.wait()
