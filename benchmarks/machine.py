@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import dragon_optim
 from dragon_optim._dragon import library
 
 ROOT = Path(__file__).resolve().parents[1]
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def _read(path: str) -> str:
@@ -34,7 +36,7 @@ def _field(path: str, name: str) -> str:
 def caches() -> list[str]:
     """Those of the first CPU: level, kind, size."""
     found = []
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    for folder in sorted(CACHES.glob("index*")):
         level, kind, size = (_read(str(folder / name)) for name in ("level", "type", "size"))
         found.append(f"L{level} {kind.lower()} {size}")
     return found
@@ -44,6 +46,30 @@ def available_memory() -> int | None:
     """Bytes that can be had without swapping; None where nobody says."""
     found = re.match(r"(\d+) kB", _field("/proc/meminfo", "MemAvailable"))
     return int(found.group(1)) << 10 if found else None
+
+
+def _busy_seconds() -> float:
+    """CPU time of all programs since the machine was started, and what other machines took from it."""
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, _read("/proc/stat").split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """CPU time of this process, and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+class OtherPrograms:
+    """How much other programs computed while this one measured."""
+
+    def __init__(self) -> None:
+        self._begin = (time.monotonic(), _busy_seconds(), _own_seconds())
+
+    def cpus(self) -> float:
+        """The number of CPUs that they kept busy, on average."""
+        begin, busy, own = self._begin
+        others = (_busy_seconds() - busy) - (_own_seconds() - own)
+        return round(max(0.0, others / (time.monotonic() - begin)), 2)
 
 
 def commit() -> str | None:

@@ -59,13 +59,12 @@ def sections(results: Results) -> list[Table]:
 
 
 def missing(results: Results) -> list[str]:
-    """What could not be measured, and why."""
-    whole = [f"{what}: {why}" for what, why in results.content["missing"].items()]
-    return whole + [
-        f"{measured.name}: {side}: {why}"
-        for measured in results.measured
-        for side, why in measured.absent.items()
-    ]
+    """What could not be measured and why, with the cases that it concerns."""
+    cases: dict[str, list[str]] = {f"{what}: {why}": [] for what, why in results.content["missing"].items()}
+    for measured in results.measured:
+        for side, why in measured.absent.items():
+            cases.setdefault(f"{side}: {why}", []).append(measured.label)
+    return [f"{reason} ({'; '.join(names)})" if names else reason for reason, names in cases.items()]
 
 
 def everything(results: Results) -> str:

@@ -18,6 +18,10 @@ FOR_LOOP, FOREACH, COMPILED, TORCH = "torch for-loop", "torch foreach", "torch.c
 SIDES = (LIMIT, OURS, CAPTURED, STOCK, FOR_LOOP, FOREACH, COMPILED, TORCH)
 
 
+# CPUs that other programs may keep busy without a word about it.
+DISTURBING = 0.1
+
+
 @dataclass(frozen=True)
 class Measured:
     """One case, and what was found."""
@@ -90,8 +94,10 @@ class Results:
         machine, versions = self.content["machine"], self.content["versions"]
         cache = next((cache for cache in reversed(machine["caches"])), "unknown caches")
         torch = f"PyTorch {versions['torch']}" if "torch" in versions else "no PyTorch"
+        others = self.content["other_programs"]
+        disturbed = f" Other programs kept {others:.2f} CPUs busy meanwhile." if others >= DISTURBING else ""
         return (
             f"{machine['cpu']}, {machine['cpus']} CPUs, {cache}, {machine['instruction set']}; "
             f"Dragon {versions['dragon']}, {torch}. "
-            f"Measured on {self.content['date'][:10]} at commit {self.commit}."
+            f"Measured on {self.content['date'][:10]} at commit {self.commit}.{disturbed}"
         )

@@ -24,7 +24,7 @@ from benchmarks.timing import SPIN, Settings, Turn
 from benchmarks.torch_process import TorchError, TorchProcess, find_python
 from benchmarks.traffic import BYTES, bytes_moved, state_bytes
 
-NOT_COMPILED = "compiling it takes longer than all the rest: --full"
+NOT_COMPILED = "compiling a list takes half a minute and more: --full"
 FITTING = 0.8  # of the memory that is available
 
 
@@ -138,6 +138,7 @@ def main(
 ) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     torch = Torch(with_torch, output.parent / "torch.log")
+    others = machine.OtherPrograms()
     began = datetime.datetime.now(datetime.timezone.utc)
     try:
         # On the disk of the sources: that of /tmp may be memory.
@@ -157,6 +158,7 @@ def main(
             "environment": {name: os.environ.get(name) for name in SPIN},
         },
         "machine": machine.machine(),
+        "other_programs": others.cpus(),
         "versions": {**machine.versions(), **torch.versions()},
         "missing": {"torch": torch.missing} if torch.missing else {},
         **found,

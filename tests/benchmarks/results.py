@@ -20,12 +20,13 @@ def entry(case: Case, absent=None, **medians: float) -> dict:
     return {**describe(case), "sides": sides, "absent": absent or {}}
 
 
-def made_up(*entries: dict, missing=None) -> Results:
+def made_up(*entries: dict, missing=None, other_programs=0.01) -> Results:
     return Results(
         {
             "date": "2020-02-29T12:00:00+00:00",
             "commit": "0123456789abcdef+",
             "machine": {"cpu": "an abacus", "cpus": 2, "caches": ["L1 beads"], "instruction set": "fingers"},
+            "other_programs": other_programs,
             "versions": {"dragon": "0.3.0", "torch": "2.13.0"},
             "missing": missing or {},
             "cases": list(entries),

@@ -121,12 +121,17 @@ def test_labels_tell_what_is_unusual():
 
 
 def test_what_is_missing_is_said_with_its_reason():
-    results = made_up(
-        entry(LARGE, absent={"stock": "on holiday"}, dragon_optim=1), missing={"torch": "no Python"}
-    )
-    text = overview.everything(results)
-    assert "torch: no Python" in text
-    assert "step, 1 x 10M, plain, float32, 2 threads: stock: on holiday" in text
+    cases = [entry(case, {"stock": "on holiday"}, dragon_optim=1) for case in (LARGE, step("1 x 1M"))]
+    results = made_up(*cases, missing={"torch": "no Python"})
+    reasons = ["torch: no Python", "stock: on holiday (1 x 10M, plain; 1 x 1M, momentum)"]
+    assert overview.missing(results) == reasons
+    assert "\n".join(["Not measured", "", *reasons]) in overview.everything(results)
+
+
+@pytest.mark.parametrize(("cpus", "said"), [(0.04, False), (0.75, True)])
+def test_a_disturbed_run_says_so(cpus, said):
+    text = overview.everything(made_up(entry(LARGE, dragon_optim=1), other_programs=cpus))
+    assert ("Other programs kept 0.75 CPUs busy" in text) == said
 
 
 def test_a_case_that_was_not_measured_at_all_is_a_row_of_dashes():
