@@ -5,6 +5,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
+TORCH_VENV := .venv-torch
 SAY := printf '[dragon_optim] %s\n'
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -q
 
@@ -25,7 +26,7 @@ help:
 	@echo 'make demo    train on handwritten digits, write out/digits.png    (first time: about 3 minutes)'
 	@echo 'make test    build and run the tests'
 	@echo 'make lint    format, lint, types, layers: what CI asks for        make format  do what lint can do by itself'
-	@echo 'make bench   side by side with stock Dragon                       make docs    the site, in docs/_build/html'
+	@echo 'make bench   beside stock Dragon, PyTorch and memory: 5 minutes   make docs    the site, in docs/_build/html'
 	@echo 'make build   only build the libraries in place                    make clean   remove everything that was made'
 	@echo 'make cuda    the CUDA kernels, in build/native (needs nvcc, no GPU)'
 	@echo 'PYTHON=...   the Python to make .venv with                        CXX=...      the compiler, g++ by default'
@@ -48,7 +49,11 @@ lint: $(STAMPS)/lint
 format: $(STAMPS)/lint
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . && $(BIN)/clang-format -i $$(sh scripts/cxx_files.sh)
 
-bench: compiler build
+# The demo's requirements: a progress bar and plots. PyTorch where it can be had; without it, its columns are missing.
+bench: compiler build $(STAMPS)/demo
+	@test -n "$$DRAGON_OPTIM_TORCH_PYTHON" || { \
+	  $(SAY) 'PyTorch, to compare with, in $(TORCH_VENV) (first time: a large download)'; \
+	  sh scripts/torch_environment.sh $(TORCH_VENV); } || $(SAY) 'measuring without PyTorch'
 	@$(BIN)/python -m benchmarks
 
 docs: compiler build $(STAMPS)/docs
@@ -62,7 +67,7 @@ cuda: compiler
 build: compiler $(BUILT) $(STAMPS)/install
 
 clean:
-	rm -rf $(VENV) build dist out docs/_build dragon_optim/_lib ./*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH_VENV) build dist out docs/_build dragon_optim/_lib ./*.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Asked first, so that nobody waits for downloads to learn that the compiler is missing.

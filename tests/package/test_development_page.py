@@ -6,7 +6,7 @@ from typing import Dict, List
 
 import pytest
 
-PLACES = ["", "kernels", "operators", "optim", "checkpoint", "package", "examples"]
+PLACES = ["", "kernels", "operators", "optim", "checkpoint", "package", "examples", "benchmarks"]
 
 
 @pytest.fixture(scope="module")

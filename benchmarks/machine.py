@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the numbers depend on: the machine, the versions, the commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+from dragon import version as dragon_version
+
+import dragon_optim
+from dragon_optim._dragon import library
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _field(path: str, name: str) -> str:
+    """A line `name : value` of a file of /proc."""
+    found = re.search(rf"^{re.escape(name)}\s*:\s*(.*)$", _read(path), re.MULTILINE)
+    return found.group(1) if found else "unknown"
+
+
+def caches() -> list[str]:
+    """Those of the first CPU: level, kind, size."""
+    found = []
+    for folder in sorted(CACHES.glob("index*")):
+        level, kind, size = (_read(str(folder / name)) for name in ("level", "type", "size"))
+        found.append(f"L{level} {kind.lower()} {size}")
+    return found
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had without swapping; None where nobody says."""
+    found = re.match(r"(\d+) kB", _field("/proc/meminfo", "MemAvailable"))
+    return int(found.group(1)) << 10 if found else None
+
+
+def _busy_seconds() -> float:
+    """CPU time of all programs since the machine was started, and what other machines took from it."""
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, _read("/proc/stat").split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """CPU time of this process, and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+class OtherPrograms:
+    """How much other programs computed while this one measured."""
+
+    def __init__(self) -> None:
+        self._begin = (time.monotonic(), _busy_seconds(), _own_seconds())
+
+    def cpus(self) -> float:
+        """The number of CPUs that they kept busy, on average."""
+        begin, busy, own = self._begin
+        others = (_busy_seconds() - busy) - (_own_seconds() - own)
+        return round(max(0.0, others / (time.monotonic() - begin)), 2)
+
+
+def commit() -> str | None:
+    """The commit of the sources, with a + where files differ from it; None outside of a repository."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        name, changes = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name + ("+" if changes else "")
+
+
+def machine() -> dict[str, object]:
+    return {
+        "cpu": _field("/proc/cpuinfo", "model name"),
+        "cpus": len(os.sched_getaffinity(0)),
+        "caches": caches(),
+        "memory": _field("/proc/meminfo", "MemTotal"),
+        "huge pages": _read("/sys/kernel/mm/transparent_hugepage/enabled"),
+        "platform": platform.platform(),
+        "instruction set": library.instruction_set(),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "dragon_optim": dragon_optim.__version__,
+        "dragon": dragon_version.version,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "compiler": library.build_info()["compiler"],
+    }
