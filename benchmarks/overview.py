@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from benchmarks import goals
+from benchmarks import anatomy, cost, goals
 from benchmarks.cases import Case, step
 from benchmarks.results import COMPILED, FOR_LOOP, FOREACH, LIMIT, OURS, SIDES, STOCK, Measured, Results
 from benchmarks.tables import Table, digits, milliseconds
@@ -69,7 +69,10 @@ def missing(results: Results) -> list[str]:
 
 def everything(results: Results) -> str:
     """What a run prints."""
-    parts = [table.as_text() for table in [*sections(results), *goals.tables(results)]]
+    tables = [*sections(results), *goals.tables(results), *cost.tables(results)]
+    if results.anatomy:
+        tables.append(anatomy.table(results.anatomy))
+    parts = [table.as_text() for table in tables]
     if missing(results):
         parts.append("\n".join(["Not measured", "", *missing(results)]))
     return "\n\n".join([*parts, results.surroundings()])

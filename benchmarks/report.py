@@ -14,12 +14,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks import goals, overview, plots
+from benchmarks import anatomy, cost, goals, overview, plots
 from benchmarks.results import Results
+from benchmarks.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = Path(__file__).parent / "results" / "cpu.json"
 README, PAGE, STATIC = ROOT / "README.md", ROOT / "docs" / "speed.rst", ROOT / "docs" / "_static"
+COST = ROOT / "docs" / "cost.rst"
 
 
 def between(text: str, begin: str, end: str, content: str) -> str:
@@ -40,14 +42,23 @@ def readme(results: Results) -> str:
 
 def page(results: Results) -> str:
     tables = [*goals.tables(results), *overview.sections(results)]
+    return _page(PAGE, results, tables)
+
+
+def cost_page(results: Results) -> str:
+    parts = [anatomy.table(results.anatomy)] if results.anatomy else []
+    return _page(COST, results, [*cost.tables(results), *parts])
+
+
+def _page(path: Path, results: Results, tables: list[Table]) -> str:
     content = "\n\n".join([results.surroundings(), *(table.as_rst() for table in tables)])
     markers = ".. from here: python -m benchmarks.report", ".. to here"
-    return between(PAGE.read_text(encoding="utf-8"), *markers, content)
+    return between(path.read_text(encoding="utf-8"), *markers, content)
 
 
 def stale(results: Results) -> list[str]:
     """The files that are not those of the results."""
-    texts = {README: readme, PAGE: page}
+    texts = {README: readme, PAGE: page, COST: cost_page}
     found = [path for path, make in texts.items() if path.read_text(encoding="utf-8") != make(results)]
     # A plot bears the date of its results.
     date = re.escape(results.content["date"])
@@ -60,6 +71,7 @@ def stale(results: Results) -> list[str]:
 def write(results: Results) -> None:
     README.write_text(readme(results), encoding="utf-8")
     PAGE.write_text(page(results), encoding="utf-8")
+    COST.write_text(cost_page(results), encoding="utf-8")
     plots.draw(results, STATIC)
 
 

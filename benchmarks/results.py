@@ -85,6 +85,11 @@ class Results:
         return self.content["state_buffers"]
 
     @property
+    def anatomy(self) -> dict[str, dict[str, float]]:
+        """The parts of small steps; nothing where they were not measured."""
+        return self.content.get("anatomy", {})
+
+    @property
     def commit(self) -> str:
         """Short, with the + of a commit that was changed."""
         return re.sub(r"^(\w{9})\w*", r"\1", self.content["commit"] or "unknown")

@@ -16,7 +16,7 @@ from typing import Any, Sequence
 import dragon
 from tqdm import tqdm
 
-from benchmarks import dragon_sides, machine, overview, timing
+from benchmarks import anatomy, dragon_sides, machine, overview, timing
 from benchmarks.cases import Case
 from benchmarks.results import Results
 from benchmarks.summary import summary
@@ -113,7 +113,8 @@ def run(cases: Sequence[Case], settings: Settings, torch: Torch, folder: Path) -
             )
             continue
         found.append({**describe(case), **measure(case, settings, torch, folder)})
-    return {"cases": found, "state_buffers": {**dragon_sides.state_buffers(), **torch.state_buffers()}}
+    buffers = {**dragon_sides.state_buffers(), **torch.state_buffers()}
+    return {"cases": found, "state_buffers": buffers, "anatomy": anatomy.measure()}
 
 
 def as_json(results: dict[str, Any]) -> str:

@@ -150,7 +150,7 @@ def test_between_markers():
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """The files that the report writes, copied."""
-    for name in ("README", "PAGE"):
+    for name in ("README", "PAGE", "COST"):
         copy = tmp_path / getattr(report, name).name
         shutil.copyfile(getattr(report, name), copy)
         monkeypatch.setattr(report, name, copy)
@@ -165,7 +165,7 @@ def test_files_are_stale_until_they_are_written(elsewhere):
     times = dict(limit=1, dragon_optim=2, stock=3, torch_foreach=4)
     results = made_up(*(entry(case, **times) for case in cases.values()))
     plots = [f"plots/{name}.svg" for name in ("time_by_elements", "time_by_tensors")]
-    assert report.stale(results) == ["README.md", "speed.rst", *plots]
+    assert report.stale(results) == ["README.md", "speed.rst", "cost.rst", *plots]
     report.write(results)
     assert report.stale(results) == []
     for plot in plots:
@@ -177,7 +177,7 @@ def test_files_are_stale_until_they_are_written(elsewhere):
     assert "an abacus" in (elsewhere / "README.md").read_text()
     changed = made_up(*(entry(case, **dict(times, dragon_optim=1.5)) for case in cases.values()))
     changed.content["date"] = "2020-03-01T12:00:00+00:00"
-    assert report.stale(changed) == ["README.md", "speed.rst", *plots]
+    assert report.stale(changed) == ["README.md", "speed.rst", "cost.rst", *plots]
 
 
 def test_plots_are_the_same_bytes_each_time(tmp_path):
