@@ -8,6 +8,7 @@ Change the import, keep the PyTorch recipe::
 """
 
 from dragon_optim._dragon import copying as _copying
+from dragon_optim._dragon import left_behind as _left_behind
 from dragon_optim._dragon import library as _library
 from dragon_optim._dragon import names as _names
 from dragon_optim._dragon import stock as _stock
@@ -17,6 +18,7 @@ from dragon_optim._version import __version__
 _library.load()
 _tape.install()
 _names.install()
+_left_behind.install()
 _stock.install()
 _copying.install()
 

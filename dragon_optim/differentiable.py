@@ -233,6 +233,8 @@ def detach(slots: Sequence[Slot]) -> None:
     """Make leaves of the parameters and constants of their states."""
     for slot in slots:
         slot.history = None
+        for each in (slot.param, *slot.states.values()):
+            versions.note_end(each)
         versions.cut(slot.param)
         for state in slot.states.values():
             versions.constant(state)

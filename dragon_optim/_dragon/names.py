@@ -25,7 +25,7 @@ from typing import Any, Deque, Dict, Iterator, List
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import hooks, tape
+from dragon_optim._dragon import hooks, left_behind, tape
 from dragon_optim._dragon.workspace import Workspace
 
 PRIVATE = "DragonOptim/Capture/"  # of the names that captured functions use, and nobody else
@@ -61,6 +61,7 @@ class TensorPool:
     def release(self, workspace: Workspace, name: str) -> None:
         """The last reference to the tensor is gone."""
         workspace.get_tensor(name).Reset()
+        left_behind.note_release(workspace, name)
         heapq.heappush(self._free, int(name[len(_PREFIX) :]))
 
     @property
@@ -215,6 +216,7 @@ def give_back(workspace: Workspace, name: str) -> None:
     Where somebody still holds an alias or the gradient, both are retired.
     """
     tape.forget(workspace, name)
+    left_behind.note_end(workspace, name)
     for each in _dead_tensors(workspace, name):
         # Three references: the variable, the list, and the argument of getrefcount.
         if sys.getrefcount(each) > 3:
@@ -247,6 +249,8 @@ def _retire(workspace: Workspace, name: str) -> bool:
 def _release_or_retire(pool: Any, handle: str) -> None:
     """``HandlePool.release``: fires exactly when the last owner of a name dies."""
     workspace = pool._weak_parent()
+    if workspace is not None:
+        left_behind.note_release(workspace, handle)
     # Names of operators and of results on the tape carry no gradient of their own, unless the tape says so;
     # they are by far the most, and a look at the workspace costs most of a microsecond.
     if (

@@ -13,7 +13,7 @@ from dragon.vm.torch.core.autograd import grad_mode
 from dragon.vm.torch.core.autograd.function import Function
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, names, tape
+from dragon_optim._dragon import graphs, left_behind, names, tape
 from dragon_optim._dragon.workspace import Workspace, current
 
 
@@ -41,6 +41,12 @@ def constant(tensor: Tensor) -> None:
     """Make a tensor one that no gradient flows to."""
     tensor._tape = None
     tensor._requires_grad = False
+
+
+def note_end(tensor: Tensor) -> None:
+    """Let no backward pass come to a tensor with a history from what was computed of it before."""
+    if tensor._tape is not None:
+        left_behind.note_end(current(), tensor._impl.name)
 
 
 @contextlib.contextmanager
@@ -144,6 +150,7 @@ def move(param: Tensor, twin: Tensor, version: Tensor) -> None:
     param._impl, param._tape, param._deleter = version._impl, version._tape, version._deleter
     param._requires_grad = param._requires_grad or version._requires_grad
     version._deleter = None
+    left_behind.note_move(current(), twin)
     tape.note_move(current())
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dragon.vm import torch
+
 import dragon_optim
 from tests.optim.elsewhere import run_script
 from tests.optim.support import backward, values
@@ -130,7 +132,8 @@ def test_a_pass_through_one_parameter_ends_the_history_of_its_step():
 def test_the_end_of_the_process_is_quiet():
     done = run_script(
         """
-import numpy as np
+from dragon.vm import torch
+
 import dragon_optim
 from dragon.vm import torch
 weight = torch.nn.Parameter(torch.tensor(np.ones(3)))
@@ -141,3 +144,38 @@ kept = [optimizer, weight, optimizer.state[weight]["square_avg"], (weight * 1.0)
 """
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def _unrolled(steps, expression):
+    """The derivative by the rate of an expression that was computed after its first step."""
+    weight, rate = leaf_of([1.0, 2.0]), tensor([0.1])
+    optimizer = dragon_optim.RMSprop([weight], lr=rate, alpha=0.5, eps=1, differentiable=True)
+    optimizer.step(gradients={weight: weight * 2.0})
+    loss = expression(weight)
+    for _ in range(steps):
+        optimizer.step(gradients={weight: weight * 2.0})
+    (loss + (weight * 0.0).sum()).backward()
+    return values(rate.grad).tolist(), values(optimizer.origin(weight).grad).tolist()
+
+
+def test_an_expression_of_what_a_parameter_was_goes_back_while_the_history_lasts():
+    def expression(weight):
+        return (weight * weight).sum()
+
+    expected = _unrolled(0, expression)
+    assert expected[0] != [0.0]
+    for steps in (1, 4):
+        assert _unrolled(steps, expression) == expected
+
+
+def test_an_expression_of_a_tensor_that_a_parameter_was_made_of_stays_good():
+    """The parameter has moved on, and the tensor has not."""
+    made = tensor([1.0, 2.0])
+    weight = torch.nn.Parameter(made)
+    optimizer = dragon_optim.RMSprop([weight], differentiable=True)
+    loss = (made * made).sum()
+    backward(weight, 1.0)
+    with torch.no_grad():
+        optimizer.step()
+    loss.backward()
+    assert values(made.grad).tolist() == [2.0, 4.0]

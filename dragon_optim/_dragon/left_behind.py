@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Expressions of what a parameter was, before a recorded step made another tensor of it.
+
+Dragon's tape names the tensors that an operator has read, but holds the objects, and a parameter moves from
+tensor to tensor. While its history goes on, a backward pass comes from the object to all that it was. When it
+has ended, the name is nobody's or another's: what flows back would be lost, or end the process. So a backward
+pass is looked at before it begins, as PyTorch does by version counters.
+"""
+
+import functools
+from typing import Any, Dict, Iterable, List, Sequence, Set, Tuple
+
+from dragon.core.framework.tapes import OrderedTape
+from dragon.vm.torch.core.autograd.function import Function
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import hooks
+from dragon_optim._dragon.workspace import Workspace, current
+
+_ATTRIBUTE = "_dragon_optim_left_behind"
+
+
+class _Ends:
+    """When, counted in operators on tapes, names of one workspace ceased to mean what they had meant."""
+
+    def __init__(self) -> None:
+        self.moved: Dict[str, int] = {}  # the parameter is another tensor; 0: and no gradient flowed to it
+        self.over: Dict[str, int] = {}  # and nothing leads there any more: the tensor is gone, or detached
+
+
+def _ends(workspace: Workspace) -> _Ends:
+    found: _Ends = workspace.__dict__.setdefault(_ATTRIBUTE, _Ends())
+    return found
+
+
+def _now() -> int:
+    """A number between those of the operators recorded so far and of those to come."""
+    return next(OrderedTape._element_index)
+
+
+def note_move(workspace: Workspace, tensor: Tensor) -> None:
+    """A parameter, which was this tensor, has become another."""
+    _ends(workspace).moved[tensor._impl.name] = _now() if tensor._requires_grad else 0
+
+
+def note_end(workspace: Workspace, name: str) -> None:
+    """What was recorded of this tensor leads nowhere any more."""
+    _ends(workspace).over[name] = _now()
+
+
+def note_release(workspace: Workspace, name: str) -> None:
+    """The last owner of a name is gone."""
+    ends = workspace.__dict__.get(_ATTRIBUTE)
+    if ends is not None and name in ends.moved:
+        del ends.moved[name]
+        ends.over[name] = _now()
+
+
+def check(workspace: Workspace, outputs: Iterable[Tensor]) -> List[Any]:
+    """Raise where a backward pass from these tensors would come to one that its parameter has left behind.
+
+    Returns the tapes on its way. Dragon lets go of each when it has found the operators on it, but the names
+    of their results must be theirs until the pass is over.
+    """
+    ends = workspace.__dict__.get(_ATTRIBUTE)
+    if ends is None:
+        return []
+    tapes, reached = _way_back(outputs)
+    operators: Dict[int, Any] = {}
+    for each in tapes:
+        operators.update(each._elements)
+    for each in operators.values():
+        reached.update(each.output)
+    for number, each in operators.items():
+        for name in each.input:
+            lost = name not in reached and number < ends.moved.get(name, 0)
+            if lost or number < ends.over.get(name, 0):
+                raise RuntimeError(_LEFT_BEHIND)
+    return tapes
+
+
+def _way_back(outputs: Iterable[Tensor]) -> Tuple[List[OrderedTape], Set[str]]:
+    """The tapes that a backward pass goes over, and the names of the leaves at its end."""
+    tapes: List[OrderedTape] = []
+    leaves: Set[str] = set()
+    seen: Set[int] = set()
+    waiting = list(outputs)
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if each._tape is not None:
+            tapes.append(each._tape)
+            waiting.extend(each._tape.get_sources())
+        elif each._requires_grad:
+            leaves.add(each._impl.name)
+    return tapes, leaves
+
+
+_LEFT_BEHIND = (
+    "backward(): one of the tensors needed for gradient computation has been modified by an inplace "
+    "operation: an expression was computed of a parameter, or of a state, that has become another tensor by "
+    "a step with differentiable=True, and its history has ended since (by a backward pass through it, a step "
+    "under torch.no_grad(), or detach_()). Call backward() before the history ends, or compute the "
+    "expression anew. Nothing was changed."
+)
+
+_backward = Function.backward
+
+
+@functools.wraps(_backward)
+def _checked_backward(outputs: Sequence[Tensor], grad_outputs: Any, retain_graph: bool = False) -> Any:
+    outputs = list(outputs)
+    tapes = check(current(), outputs)
+    result = _backward(outputs, grad_outputs, retain_graph)
+    del tapes
+    return result
+
+
+def install() -> None:
+    """Look at every backward pass from now on."""
+    hooks.install(Function, "backward", _checked_backward, static=True)
