@@ -4,14 +4,17 @@
 from typing import Any
 
 import numpy
-from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import workspace
+from dragon_optim._dragon import tensors, workspace
 
 
 def is_foreign(value: Any) -> bool:
     """Whether this is a tensor of another library, such as PyTorch's."""
-    return not isinstance(value, (Tensor, type)) and hasattr(value, "detach") and hasattr(value, "numpy")
+    return (
+        not (tensors.is_tensor(value) or isinstance(value, type))
+        and hasattr(value, "detach")
+        and hasattr(value, "numpy")
+    )
 
 
 def to_array(value: Any, key: str) -> numpy.ndarray:
@@ -19,7 +22,7 @@ def to_array(value: Any, key: str) -> numpy.ndarray:
 
     `key` says in errors what the tensor was given as.
     """
-    if isinstance(value, Tensor):
+    if tensors.is_tensor(value):
         workspace.check_readable(value, f"the tensor given as {key}")
         value = value.numpy()
     elif is_foreign(value):

@@ -5,21 +5,18 @@ import math
 from typing import Any, Dict, Iterable, NamedTuple, Sequence, Tuple, Union
 
 import numpy
-from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import workspace
+from dragon_optim._dragon import tensors, workspace
 from dragon_optim.parameters import printable
 
 
 def as_number(key: str, value: Any) -> float:
     """Return a hyper-parameter as a float: a number, or an array or Dragon tensor of one element."""
-    if isinstance(value, Tensor):
-        workspace.check_tensor(value, workspace.current(), f"the tensor given as {key}")
-        value = value.numpy()
     if isinstance(value, numpy.ndarray):
-        if value.size != 1:
-            raise ValueError(f"Tensor {key} must be 1-element, but has shape {tuple(value.shape)}")
-        value = value.reshape(()).item()
+        value = _element(key, value)  # a tensor, perhaps
+    if tensors.is_tensor(value):
+        workspace.check_tensor(value, workspace.current(), f"the tensor given as {key}")
+        value = _element(key, value.numpy())
     if isinstance(value, (str, bytes)):
         raise TypeError(f"{key} must be a number, but got {value!r}")
     try:
@@ -30,6 +27,12 @@ def as_number(key: str, value: Any) -> float:
         raise TypeError(
             f"{key} must be a number, but got {printable(value)!r} of type {type(value).__name__}"
         ) from error
+
+
+def _element(key: str, array: numpy.ndarray) -> Any:
+    if array.size != 1:
+        raise ValueError(f"Tensor {key} must be 1-element, but has shape {tuple(array.shape)}")
+    return array.reshape(()).item()
 
 
 class Number(NamedTuple):

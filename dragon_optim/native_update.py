@@ -5,7 +5,7 @@ import collections
 import functools
 from typing import Any, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from dragon_optim import parameters, plan
+from dragon_optim import hyper, parameters, plan
 from dragon_optim._dragon import collective, graphs, native, tensors, workspace
 from dragon_optim.slots import Slot, SlotTable
 
@@ -80,12 +80,16 @@ class NativeUpdate:
         workspace.check_current(self.workspace, "apply_gradients()")
         self.hyper.view  # noqa: B018  raises when the workspace was cleared
 
-    def pairs(self, given: Sequence[Tuple[Any, Any]], eager: bool) -> List[Pair]:
-        """Return the pairs that have a gradient; with `eager`, one with data that fits its variable."""
+    def pairs(
+        self, given: Sequence[Tuple[Any, Any]], decays: Sequence[Optional[float]], eager: bool
+    ) -> List[Pair]:
+        """Return the pairs that have a gradient; with `eager`, one with data that fits its variable.
+
+        `decays` are the weight decays that the variables bring along.
+        """
         params = [self._params.get(tensors.identity(variable)) for _, variable in given]
         if any(param is None for param in params):  # what was updated before needs no second look
             params = self._checked_params(given)
-        decays = [_own_weight_decay(variable, number) for number, (_, variable) in enumerate(given)]
         present = []
         for number, (grad, variable) in enumerate(given):
             if grad is not None and self._is_present(grad, variable, number, eager):
@@ -175,12 +179,13 @@ class NativeUpdate:
         with self.turn:
             self.guard()
             given = _checked_pairs(grads_and_vars)
-            key = native.fingerprint(given)
+            decays = _own_weight_decays(given)
+            key = native.fingerprint(given, decays)
             known = self._known.get(key)
             if known is not None and known.is_computed():
                 known.run(self)
                 return
-            pairs = self.pairs(given, eager=True)
+            pairs = self.pairs(given, decays, eager=True)
             if self._is_worth_a_graph(key) and len(pairs) == len(given):
                 self._known[key] = _Recorded(pairs)
                 self._known[key].run(self)
@@ -208,7 +213,8 @@ class NativeUpdate:
         """Return what updates the variables each time a function runs. It keeps this object alive."""
         with self.turn:
             self.guard()
-            pairs = self.pairs(_checked_pairs(grads_and_vars), eager=False)
+            given = _checked_pairs(grads_and_vars)
+            pairs = self.pairs(given, _own_weight_decays(given), eager=False)
             return native.Execution(functools.partial(_Recorded(pairs).run_computed, self))
 
 
@@ -276,8 +282,15 @@ def _checked_pairs(grads_and_vars: Iterable[Any]) -> List[Tuple[Any, Any]]:
     return [(grad, variable) for grad, variable in given]
 
 
+def _own_weight_decays(given: Sequence[Tuple[Any, Any]]) -> List[Optional[float]]:
+    return [_own_weight_decay(variable, number) for number, (_, variable) in enumerate(given)]
+
+
 def _own_weight_decay(variable: Any, number: int) -> Optional[float]:
     own = native.explicit_weight_decay(variable)
-    if own is not None and not own >= 0:
+    if own is None:
+        return None
+    decay = own if type(own) is float else hyper.as_number(f"the weight_decay of variable {number}", own)
+    if not decay >= 0:
         raise ValueError(f"Invalid weight_decay value: {own} (of variable {number}; need weight_decay >= 0)")
-    return own
+    return decay

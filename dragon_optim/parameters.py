@@ -3,6 +3,7 @@
 
 from typing import Any, Container, Dict, Iterable, List, Sequence, Tuple
 
+import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import tensors, workspace
@@ -22,11 +23,13 @@ def type_name(value: Any) -> str:
 
 def printable(value: Any) -> Any:
     """The value, with words for each tensor in it that Dragon cannot print without ending the process."""
-    if type(value) in (list, tuple):
+    if type(value) in (list, tuple, set, frozenset):
         return type(value)(printable(each) for each in value)
+    if type(value) is numpy.ndarray and value.dtype == object:
+        return printable(value.tolist())
     if type(value) is dict:
         return {key: printable(each) for key, each in value.items()}
-    if isinstance(value, Tensor):
+    if tensors.is_tensor(value):
         try:
             workspace.check_readable(value, type_name(value))
         except RuntimeError as error:

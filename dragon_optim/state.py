@@ -132,7 +132,7 @@ class ParameterState(MutableMapping):
         return sum(1 for _ in self)
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return repr(printable(dict(self)))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Be copied and pickled as a dict: what this is a view of belongs to the optimizer."""
@@ -298,7 +298,8 @@ class OptimizerState(MutableMapping):
         return sum(1 for _ in self)
 
     def __repr__(self) -> str:
-        return repr({key: self[key] for key in self})
+        entries = (f"{printable(key)!r}: {printable(self[key])!r}" for key in self)
+        return "{" + ", ".join(entries) + "}"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Be copied and pickled as a dict of dicts: what this is a view of belongs to the optimizer."""
@@ -306,7 +307,7 @@ class OptimizerState(MutableMapping):
 
 
 def _as_step(value: Any) -> int:
-    if isinstance(value, (Tensor, numpy.ndarray, numpy.generic)) or is_foreign(value):
+    if isinstance(value, (numpy.ndarray, numpy.generic)) or tensors.is_tensor(value) or is_foreign(value):
         array = to_array(value, "step")
         if array.size != 1:
             raise ValueError(f"step must be one number, but got an array of shape {array.shape}")

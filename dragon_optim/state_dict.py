@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hyper
-from dragon_optim._dragon import tensors
+from dragon_optim._dragon import tensors, workspace
 from dragon_optim._warnings import warn
 from dragon_optim.arrays import is_foreign, to_array
 from dragon_optim.groups import check_modes
@@ -184,6 +184,9 @@ class Reader:
             )
         kept = {key: group[key] for key in group if key in self._keep}
         legacy = {key: value for key, value in self._needs.legacy_defaults.items() if key in group}
+        for key, value in saved.items():
+            if tensors.is_tensor(value):
+                workspace.check_readable(value, f"the tensor given as {key} in parameter group {number}")
         loaded = {key: copy.deepcopy(value) for key, value in saved.items() if key != "params"}
         if loaded.get("param_names", ()) is None:
             del loaded["param_names"]

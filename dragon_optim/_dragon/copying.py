@@ -12,6 +12,7 @@ import copyreg
 from typing import Any, Dict, Optional, Tuple
 
 import numpy
+from dragon.core.framework import tensor as native
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.nn.parameter import Parameter
 from dragon.vm.torch.core.tensor import Tensor
@@ -90,8 +91,20 @@ def _shallow(tensor: Tensor) -> Tensor:
     return twin
 
 
+def _deep_native(tensor: native.Tensor, memo: Dict[int, Any]) -> native.Tensor:
+    """Copy the values of a tensor of the native interface, which a group may hold as a hyper-parameter."""
+    workspace.check_readable(tensor, "a tensor that is to be copied")
+    array = numpy.array(tensor.numpy())
+    made = native.Tensor(array.shape, str(array.dtype))
+    made._impl.FromNumpy(array, True)
+    memo[id(tensor)] = made
+    return made
+
+
 def install() -> None:
     """Register the ways for exactly Dragon's two classes, and a clear error for subclasses of them."""
+    if "__deepcopy__" not in native.Tensor.__dict__:
+        native.Tensor.__deepcopy__ = _deep_native
     copyreg.pickle(Tensor, _reduce_tensor)
     copyreg.pickle(Parameter, _reduce_parameter)
     if "__copy__" not in Tensor.__dict__:

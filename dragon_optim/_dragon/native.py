@@ -5,10 +5,11 @@ import hashlib
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from dragon.core.autograph import context, graph_lib
-from dragon.core.framework import proto_util, types
+from dragon.core.framework import proto_util
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
+from dragon_optim._dragon import tensors
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -18,8 +19,8 @@ def executing_eagerly() -> bool:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether this is a tensor of Dragon, of the native or of the PyTorch-like interface."""
-    return isinstance(value, (types.TensorBase, Tensor)) and value._impl is not None
+    """Whether this is a tensor of Dragon, of either interface, and was filled or declared."""
+    return tensors.is_tensor(value) and value._impl is not None
 
 
 def as_parameter(variable: Any) -> Tensor:
@@ -37,10 +38,9 @@ def name(tensor: Any) -> str:
     return tensor._impl.name
 
 
-def explicit_weight_decay(variable: Any) -> Optional[float]:
-    """The weight decay that the variable brings along, as Dragon's regularizers set it."""
-    value = getattr(variable, "_weight_decay", None)
-    return None if value is None else float(value)
+def explicit_weight_decay(variable: Any) -> Any:
+    """The weight decay that the variable brings along, as Dragon's regularizers set it; or None."""
+    return getattr(variable, "_weight_decay", None)
 
 
 class Kind(NamedTuple):
@@ -63,7 +63,7 @@ def has_data(tensor: Any) -> bool:
     return bool(tensor._impl.size > 0)
 
 
-def fingerprint(pairs: Sequence[Tuple[Any, Any]]) -> Any:
+def fingerprint(pairs: Sequence[Tuple[Any, Any]], decays: Sequence[Optional[float]]) -> Any:
     """What tells these pairs of gradient and variable from others, while somebody holds them; or None.
 
     None where a gradient is missing, or is a tensor of the program's own: its name will be another's when it
@@ -71,7 +71,7 @@ def fingerprint(pairs: Sequence[Tuple[Any, Any]]) -> Any:
     """
     if any(grad is None or grad._deleter is not None for grad, _ in pairs):
         return None
-    return tuple((id(grad._impl), id(var._impl), getattr(var, "_weight_decay", None)) for grad, var in pairs)
+    return tuple((id(grad._impl), id(var._impl), decay) for (grad, var), decay in zip(pairs, decays))
 
 
 def run_each(workspace: Workspace, operators: Sequence[Any], keep: bool) -> None:

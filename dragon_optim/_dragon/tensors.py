@@ -5,9 +5,15 @@ from operator import attrgetter
 from typing import Any, List, Sequence
 
 import numpy
+from dragon.core.framework import types
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon.workspace import Workspace
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether this is a tensor of Dragon, of the native or of the PyTorch-like interface."""
+    return isinstance(value, (Tensor, types.TensorBase))
 
 
 def identity(tensor: Tensor) -> int:
