@@ -114,6 +114,8 @@ class Step:
     def run(self) -> None:
         """Make the step. If it raises, nothing has changed."""
         engine = self._engine
+        if any(versions.is_hidden(slot.param) for slot in engine.slots):
+            raise RuntimeError(_HIDDEN)
         consumed = forget_consumed(engine.slots)
         slots = [slot for slot in engine.slots if slot.index in self._gradients]
         if not slots:
@@ -239,6 +241,24 @@ def detach(slots: Sequence[Slot]) -> None:
         for state in slot.states.values():
             versions.constant(state)
 
+
+def recorded_parameters(groups: Any) -> List[Tensor]:
+    """The parameters, each once, of the groups whose steps are recorded. Passes over what is no group."""
+    found: Dict[int, Tensor] = {}
+    for group in groups if isinstance(groups, (list, tuple)) else []:
+        if isinstance(group, dict) and group.get("differentiable"):
+            params = group.get("params", ())
+            for each in params if isinstance(params, (list, tuple)) else ():
+                if isinstance(each, Tensor):
+                    found[id(each)] = each
+    return list(found.values())
+
+
+_HIDDEN = (
+    "step(): the history of a parameter is hidden by as_leaves(), in a closure or a `with` block, and the "
+    "step would be recorded as if there were none. Let only backward() stand in the block, and call step() "
+    "after it. Nothing was changed."
+)
 
 _CONSUMED = (
     "step(): no parameter has a gradient, since the last backward pass went on, through the parameters, to "

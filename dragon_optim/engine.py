@@ -148,9 +148,9 @@ class Engine:
         """The hyper-parameters of a group, checked."""
         return self._groups.numbers(group)
 
-    def as_leaves(self) -> ContextManager[None]:
+    def as_leaves(self, groups: Sequence[Group]) -> ContextManager[None]:
         """Let backward passes stop at the parameters; see `Optimizer.as_leaves`."""
-        return versions.as_leaves([slot.param for slot in self.slots] if self.is_differentiable else [])
+        return versions.as_leaves(differentiable.recorded_parameters(groups))
 
     # Graphs, made once for each structure.
 

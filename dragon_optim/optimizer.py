@@ -267,7 +267,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         def evaluate() -> None:
             nonlocal loss
             if closure is not None:
-                with torch.enable_grad(), self._engine.as_leaves():
+                with torch.enable_grad(), self.as_leaves():
                     loss = closure()
 
         self._engine.step(lambda: self.param_groups, evaluate, gradients)
@@ -279,14 +279,14 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         After a recorded step (``differentiable=True``) a backward pass would go on through the parameters to
         what the step was given, and use that history up. Inside the block it leaves gradients at the
         parameters, for the next step, and their history as it is. A closure given to `step` runs in such a
-        block.
+        block. No optimizer can step these parameters inside of it.
 
         Returns
         -------
         context manager
             For a ``with`` statement.
         """
-        return self._engine.as_leaves()
+        return self._engine.as_leaves(self.param_groups)
 
     def detach_(self) -> None:
         """Forget what has been recorded: parameters become leaves, and states constants.

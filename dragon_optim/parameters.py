@@ -6,7 +6,7 @@ from typing import Any, Container, Dict, Iterable, List, Sequence, Tuple
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import tensors, workspace
+from dragon_optim._dragon import tensors, versions, workspace
 from dragon_optim._warnings import warn
 
 _DTYPES = ("float16", "float32", "float64")
@@ -107,6 +107,11 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
         if not allow_non_leaf and not param.is_leaf:
             raise ValueError(
                 f"can't optimize a non-leaf Tensor (parameter {position}, of shape {tuple(param.shape)})"
+            )
+        if not allow_non_leaf and versions.has_hidden_history(param):
+            raise RuntimeError(
+                f"the history of parameter {position} is hidden by as_leaves() of another optimizer: what is "
+                "recorded of it would be overwritten. Step after the closure or the `with` block."
             )
         if param.dtype not in _DTYPES:
             raise TypeError(

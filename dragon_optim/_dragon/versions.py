@@ -35,6 +35,8 @@ def is_on_tape(tensor: Tensor) -> bool:
 def cut(tensor: Tensor) -> None:
     """Make a leaf of a tensor. What comes after it on the tape stays recorded."""
     tensor._tape = None
+    hidden = tensor.__dict__.get(_HIDDEN, [])
+    hidden[:] = [None] * len(hidden)
 
 
 def constant(tensor: Tensor) -> None:
@@ -45,20 +47,36 @@ def constant(tensor: Tensor) -> None:
 
 def note_end(tensor: Tensor) -> None:
     """Let no backward pass come to a tensor with a history from what was computed of it before."""
-    if tensor._tape is not None:
+    if tensor._tape is not None or has_hidden_history(tensor):
         left_behind.note_end(current(), tensor._impl.name)
+
+
+_HIDDEN = "_dragon_optim_hidden"  # attribute of a tensor: the tape that each block of `as_leaves` has hidden
+
+
+def is_hidden(tensor: Tensor) -> bool:
+    """Whether `as_leaves` hides the history of a tensor, if it has one."""
+    return bool(tensor.__dict__.get(_HIDDEN))
+
+
+def has_hidden_history(tensor: Tensor) -> bool:
+    """Whether a tensor that looks like a leaf has a history, which `as_leaves` hides."""
+    return any(tape_of_each is not None for tape_of_each in tensor.__dict__.get(_HIDDEN, []))
 
 
 @contextlib.contextmanager
 def as_leaves(parameters: Sequence[Tensor]) -> Iterator[None]:
     """Let a backward pass stop at these tensors, and leave what lies before them on the tape."""
-    hidden = [(each, each._tape) for each in parameters if each._tape is not None]
-    for each, _ in hidden:
+    for each in parameters:
+        each.__dict__.setdefault(_HIDDEN, []).append(each._tape)
         each._tape = None
     try:
         yield
     finally:
-        for each, tape_of_each in hidden:
+        for each in parameters:
+            tape_of_each = each.__dict__[_HIDDEN].pop()
+            if not each.__dict__[_HIDDEN]:
+                del each.__dict__[_HIDDEN]
             if each._tape is None:
                 each._tape = tape_of_each
 

@@ -12,7 +12,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from tests.optim.forked_cases import Table
-from tests.optim.support import backward, feed_gradient, parameter, snapshot, values
+from tests.optim.support import backward, feed_gradient, parameter, snapshot
 from tests.optim.unrolled import tensor
 
 CASES = Table()
@@ -22,8 +22,9 @@ misuse = CASES.case
 class Recorded:
     """A differentiable optimizer after two recorded steps."""
 
-    def __init__(self, **options):
-        self.p, self.lr = parameter([1.0, 2.0, 3.0]), tensor(0.1, dtype="float32")
+    def __init__(self, p=None, **options):
+        self.p = parameter([1.0, 2.0, 3.0]) if p is None else p
+        self.lr = tensor(0.1, dtype="float32")
         self.optimizer = dragon_optim.RMSprop(
             [self.p], lr=self.lr, momentum=0.5, differentiable=True, **options
         )
@@ -281,125 +282,3 @@ def a_closure_that_raises_keeps_the_history(w):
 
     yield step
     r.check(before)
-
-
-def _by_a_step_without_grad(r):
-    with r.optimizer.as_leaves():
-        backward(r.p, 1.0)
-    with torch.no_grad():
-        r.optimizer.step()
-
-
-def _by_a_backward_pass_and_a_step(r):
-    r.good_step()
-    r.p.sum().backward()
-    r.good_step()
-
-
-def _by_detach_after_a_step(r):
-    r.good_step()
-    r.optimizer.detach_()
-
-
-_ENDS = {
-    "a-step-without-grad": _by_a_step_without_grad,
-    "a-backward-pass": _by_a_backward_pass_and_a_step,
-    "detach": lambda r: r.optimizer.detach_(),
-    "detach-after-a-step": _by_detach_after_a_step,
-}
-_EXPRESSIONS = {
-    "parameter": lambda r: (r.p * r.p).sum(),
-    "origin": lambda r: (r.optimizer.origin(r.p) * r.p).sum(),
-}
-
-for _way, _end in _ENDS.items():
-    for _name, _express in _EXPRESSIONS.items():
-        for _taken in (0, 20):  # names that other tensors have taken
-
-            @misuse(
-                RuntimeError,
-                "modified by an inplace operation.*Call backward\\(\\) before the history ends",
-                name=f"an-expression-of-the-{_name}-after-{_way}-{_taken}",
-            )
-            def _(w, end=_end, express=_express, taken=_taken):
-                r = Recorded()
-                loss = express(r)
-                end(r)
-                kept = [torch.ones(7, 2) for _ in range(taken)]
-                others = [Recorded() for _ in range(taken // 10)]
-                for each in others:
-                    each.good_step()
-                yield loss.backward
-                del kept
-                for each in [r, *others]:
-                    each.good_step()
-                    each.p.sum().backward()
-                    assert each.lr.grad is not None
-
-
-@misuse(RuntimeError, "modified by an inplace operation")
-def an_expression_of_a_state_after_detach(w):
-    r = Recorded()
-    loss = (r.optimizer.state[r.p]["square_avg"] * 2.0).sum()
-    r.optimizer.detach_()
-    yield loss.backward
-
-
-@misuse(RuntimeError, "modified by an inplace operation")
-def an_expression_of_a_leaf_after_a_step_without_grad(w):
-    p = parameter(GOOD)
-    optimizer = dragon_optim.RMSprop([p], differentiable=True)
-    loss = (p * p).sum()
-    backward(p, 1.0)
-    with torch.no_grad():
-        optimizer.step()
-    yield loss.backward
-
-
-@misuse(RuntimeError, "modified by an inplace operation")
-def an_expression_of_what_was_frozen_meanwhile(w):
-    p = parameter(GOOD)
-    optimizer = dragon_optim.RMSprop([p], differentiable=True)
-    loss = (p * p).sum()
-    p.requires_grad = False
-    optimizer.step(gradients={p: torch.ones(3)})
-    kept = [parameter(np.ones((7, 2))) for _ in range(5)]
-    yield loss.backward
-    del kept
-
-
-@misuse(RuntimeError, "modified by an inplace operation")
-def an_expression_of_a_leaf_that_somebody_holds_still(w):
-    """Its gradient would be lost: nothing leads to the leaf any more."""
-    p = parameter(GOOD)
-    optimizer = dragon_optim.RMSprop([p], differentiable=True)
-    optimizer.step(gradients={p: torch.ones(3)})
-    held = optimizer.origin(p)
-    optimizer.detach_()
-    loss = (held * 1.0 + p * p).sum()
-    with torch.no_grad():
-        optimizer.step(gradients={p: torch.ones(3)})
-    yield loss.backward
-
-
-@misuse(None)
-def an_expression_of_a_state_and_a_parameter_that_the_state_leads_back_from(w):
-    """Nobody but the tape of their step owns the name of what the parameter was."""
-
-    def slopes(more):
-        r = Recorded()
-        origin = r.optimizer.origin(r.p)
-        loss = (r.p * r.p).sum() + (r.optimizer.state[r.p]["square_avg"] * 2.0).sum()
-        for _ in range(more):
-            r.good_step()
-        if more:
-            r.optimizer.detach_()
-        kept = [torch.ones(7, 2) for _ in range(20)]
-        loss.backward()
-        del kept
-        return values(r.lr.grad).tolist(), values(origin.grad).tolist()
-
-    def compare():
-        assert slopes(2) == slopes(0)
-
-    yield compare

@@ -132,8 +132,7 @@ def test_a_pass_through_one_parameter_ends_the_history_of_its_step():
 def test_the_end_of_the_process_is_quiet():
     done = run_script(
         """
-from dragon.vm import torch
-
+import numpy as np
 import dragon_optim
 from dragon.vm import torch
 weight = torch.nn.Parameter(torch.tensor(np.ones(3)))
@@ -179,3 +178,36 @@ def test_an_expression_of_a_tensor_that_a_parameter_was_made_of_stays_good():
         optimizer.step()
     loss.backward()
     assert values(made.grad).tolist() == [2.0, 4.0]
+
+
+def test_detach_inside_a_block_of_leaves_is_not_undone():
+    weight, rate = leaf_of([1.0]), tensor([0.1])
+    optimizer = dragon_optim.RMSprop([weight], lr=rate, differentiable=True)
+    backward(weight, 1.0)
+    optimizer.step()
+    with optimizer.as_leaves(), optimizer.as_leaves():
+        optimizer.detach_()
+    assert weight.is_leaf
+    weight.sum().backward()
+    assert rate.grad is None
+
+
+def test_a_block_of_leaves_knows_the_groups_of_now():
+    """A parameter with a history has joined since the last step, and another group has been made one."""
+    first, second, rate = leaf_of([1.0]), leaf_of([1.0]), tensor([0.1])
+    other = dragon_optim.RMSprop([second], lr=rate, differentiable=True)
+    backward(second, 1.0)
+    other.step()
+    grown = dragon_optim.RMSprop([first], differentiable=True)
+    grown.param_groups[0]["params"].append(second)
+    with grown.as_leaves():
+        assert second.is_leaf
+        backward(second, 2.0)
+    assert values(second.grad).tolist() == [2.0]
+    assert not second.is_leaf
+    switched = dragon_optim.RMSprop([first])
+    switched.param_groups[0].update(params=[second], differentiable=True)
+    with switched.as_leaves():
+        assert second.is_leaf
+    second.sum().backward()
+    assert rate.grad is not None
