@@ -225,7 +225,7 @@ class Engine:
         if not slots:
             return []
         unique = plan.once(self._groups.plans, slots)
-        return [self.edges(summed, given).check(unique, absent)]
+        return [self.edges(summed, given).check(self._kind, unique, absent)]
 
     def _update_operators(self, summed: bool, slots: Sequence[Slot]) -> List[Any]:
         parts = plan.segments(self._groups.plans, slots)

@@ -160,7 +160,7 @@ class NativeUpdate:
         if len(parts) == 1 and not means:  # it can check by itself
             edges, part = parts[0]
             return [edges.update(self._kind, part, checked=False)]
-        checks = [edges.check([part], absent=False) for edges, part in parts]
+        checks = [edges.check(self._kind, [part], absent=False) for edges, part in parts]
         updates = [edges.update(self._kind, part) for edges, part in parts]
         return checks + means + updates
 

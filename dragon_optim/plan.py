@@ -168,10 +168,16 @@ class Edges:
             **arguments,
         )
 
-    def check(self, parts: Sequence[Segment], absent: bool) -> Any:
-        """Return the operator that finds what is wrong before anything is written."""
-        positions = [position for part in parts for position, _ in part.members]
-        return self.operator("DragonOptimCheck", parts, positions=positions, absent=int(absent))
+    def check(self, kind: str, parts: Sequence[Segment], absent: bool) -> Any:
+        """Return the operator that finds what is wrong with updates of this kind before any is done."""
+        return self.operator(
+            "DragonOptimCheck",
+            parts,
+            positions=[position for part in parts for position, _ in part.members],
+            absent=int(absent),
+            update=kind,
+            states=[state for part in parts for state in part.states],
+        )
 
     def update(self, kind: str, part: Segment, checked: bool = True) -> Any:
         """Return the operator that updates one segment; with `checked`, a check stands before it."""

@@ -92,7 +92,7 @@ class Exportable:
 
 
 def _operators(edges: "_ExportedEdges", plans: Sequence[plan.GroupPlan], kind: str) -> Iterator[Any]:
-    check = edges.check(plan.once(plans, edges.slots), absent=False)
+    check = edges.check(kind, plan.once(plans, edges.slots), absent=False)
     check.name = "check"
     yield check
     for number, part in enumerate(plan.segments(plans, edges.slots)):

@@ -3,9 +3,11 @@
 // DragonOptimCheck: everything that can be wrong with a step, found before the first write. It stands in front of the
 // update operators of all groups, which then cannot fail: that is how a step is all or nothing.
 
+#include <algorithm>
 #include <cmath>
 
 #include "dragon_optim/csrc/operators.h"
+#include "dragon_optim/csrc/rmsprop_hyper.h"
 #include "dragon_optim/csrc/segments.h"
 
 namespace dragon_optim {
@@ -14,11 +16,16 @@ template <class Context>
 class CheckOp final : public SegmentedOp<Context> {
  public:
   CheckOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
-      : SegmentedOp<Context>(def, ws), absent_(Integer(def, "absent") != 0) {}
+      : SegmentedOp<Context>(def, ws),
+        absent_(Integer(def, "absent") != 0),
+        is_rmsprop_(String(def, "update") == "DragonOptimRMSprop") {
+    if (is_rmsprop_) TakeStates(Strings(def, "states"));
+  }
 
   void RunOnDevice() override {
     this->CheckEdges();
     CheckHyper();
+    if (is_rmsprop_) CheckStates();
     this->CheckSegments(absent_);
   }
 
@@ -31,7 +38,34 @@ class CheckOp final : public SegmentedOp<Context> {
     }
   }
 
-  bool absent_;  // also look at parameters without a gradient
+  // `names` are those of all segments, one after another.
+  void TakeStates(const std::vector<std::string>& names) {
+    size_t first = 0;
+    for (const auto& segment : this->segments_) {
+      const size_t end = std::min(names.size(), first + static_cast<size_t>(segment.num_states));
+      states_.emplace_back(names.begin() + static_cast<std::ptrdiff_t>(first),
+                           names.begin() + static_cast<std::ptrdiff_t>(end));
+      first = end;
+    }
+    all_states_ = first == names.size();
+  }
+
+  // What the updates ask of their rows and states: found here, none of them has run when another one throws.
+  void CheckStates() {
+    for (size_t i = 0; i < states_.size(); ++i) {
+      const auto& segment = this->segments_[i];
+      const bool states_fit = all_states_ && static_cast<int64_t>(states_[i].size()) == segment.num_states;
+      if (!states_fit || segment.group >= this->hyper_size_ / kNumHyperFields) {
+        throw std::invalid_argument(this->type() + ": the arguments of the operator do not fit each other");
+      }
+      CheckRMSpropStates(this->Hyper() + segment.group * kNumHyperFields, segment.dtype, states_[i]);
+    }
+  }
+
+  bool absent_;                                   // also look at parameters without a gradient
+  bool is_rmsprop_;                               // the updates behind it are DragonOptimRMSprop
+  std::vector<std::vector<std::string>> states_;  // then: those of each segment
+  bool all_states_ = true;
 };
 
 template <>

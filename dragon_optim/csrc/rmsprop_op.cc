@@ -3,8 +3,6 @@
 // DragonOptimRMSprop: one update of a list of parameters; the kernel does the arithmetic. The argument `checked` says
 // that DragonOptimCheck has run before it in the same graph; without it the operator checks by itself.
 
-#include <algorithm>
-
 #include "dragon_optim/csrc/operators.h"
 #include "dragon_optim/csrc/rmsprop_hyper.h"
 #include "dragon_optim/csrc/segments.h"
@@ -17,17 +15,17 @@ template <class Context>
 class RMSpropOp final : public SegmentedOp<Context> {
  public:
   RMSpropOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
-      : SegmentedOp<Context>(def, ws), checked_(Integer(def, "checked") != 0) {
-    for (const auto& name : Strings(def, "states")) members_.push_back(Member(name));
+      : SegmentedOp<Context>(def, ws), checked_(Integer(def, "checked") != 0), states_(Strings(def, "states")) {
+    for (const auto& name : states_) members_.push_back(Member(name));
   }
 
   void RunOnDevice() override {
     this->CheckEdges();
     CheckArguments();
-    CheckStates();
-    if (!checked_) this->CheckSegments();
     const auto& segment = this->segments_[0];
     const double* hyper = this->Hyper() + segment.group * kNumHyperFields;
+    CheckRMSpropStates(hyper, segment.dtype, states_);
+    if (!checked_) this->CheckSegments();
     const int64_t* mask = this->Mask();
     int64_t* steps = this->MutableSteps();
     tensors_.clear();
@@ -60,22 +58,6 @@ class RMSpropOp final : public SegmentedOp<Context> {
     throw std::invalid_argument("DragonOptimRMSprop: the arguments of the operator do not fit each other");
   }
 
-  // A subclass that names too few states, or a graph written by hand.
-  void CheckStates() {
-    const auto& segment = this->segments_[0];
-    const double* hyper = this->Hyper() + segment.group * kNumHyperFields;
-    const bool complete = Has(&RMSpropTensor::square_avg) &&
-                          (!(hyper[kMomentum] > 0) || Has(&RMSpropTensor::momentum_buffer)) &&
-                          (hyper[kCentered] == 0 || Has(&RMSpropTensor::grad_avg)) &&
-                          (segment.dtype != DType::kFloat16 || Has(&RMSpropTensor::master_param));
-    if (!complete) {
-      throw std::invalid_argument(
-          "DragonOptimRMSprop: a state that the hyper-parameters need is not among its edges; see state_names()");
-    }
-  }
-
-  bool Has(StateMember member) const { return std::find(members_.begin(), members_.end(), member) != members_.end(); }
-
   RMSpropTensor Gather(const Segment& segment, int64_t i, const double* hyper) {
     auto* param = this->Param(segment, i);
     RMSpropTensor tensor{};
@@ -103,7 +85,8 @@ class RMSpropOp final : public SegmentedOp<Context> {
   }
 
   bool checked_;  // DragonOptimCheck stands before it in the graph
-  std::vector<StateMember> members_;
+  std::vector<std::string> states_;
+  std::vector<StateMember> members_;    // of each name in states_
   std::vector<RMSpropTensor> tensors_;  // kept between runs: no allocation once warm
 };
 

@@ -92,9 +92,10 @@ class SegmentedOp : public dragon::Operator<Context> {
         segments_.back().first + segments_.back().size != tensors) {
       throw std::invalid_argument(this->type() + ": the inputs and outputs do not fit the arguments of the operator");
     }
-    CheckControl(this->inputs_[0], this->inputs_[0]->template IsType<double>(), hyper_size_, "hyper-parameters");
-    CheckControl(this->inputs_[1], IsInt64(this->inputs_[1]), num_slots_, "mask");
-    CheckControl(Steps(), IsInt64(Steps()), num_slots_, "step counts");
+    auto* hyper = this->inputs_[0];
+    CheckControl(hyper, hyper->template IsType<double>(), "float64", hyper_size_, "hyper-parameters");
+    CheckControl(this->inputs_[1], IsInt64(this->inputs_[1]), "int64", num_slots_, "mask");
+    CheckControl(Steps(), IsInt64(Steps()), "int64", num_slots_, "step counts");
   }
 
   // Throws if something is wrong with a parameter that takes part, its gradient or its states; or, with `absent` too,
@@ -171,10 +172,14 @@ class SegmentedOp : public dragon::Operator<Context> {
 
   bool valid_ = false;  // whether the arguments can be meant
 
-  void CheckControl(Tensor* tensor, bool type_fits, int64_t least, const char* what) {
-    if (!type_fits || !HasData(*tensor) || Numel(*tensor) < least) {
-      throw std::runtime_error(this->type() + ": the tensor of " + what + " is gone (" + Describe(tensor) +
-                               "); was the workspace cleared?");
+  void CheckControl(Tensor* tensor, bool type_fits, const char* type, int64_t least, const char* what) {
+    if (!HasData(*tensor)) {
+      throw std::runtime_error(this->type() + ": the tensor of " + what + " is gone; was the workspace cleared?");
+    }
+    if (!type_fits || Numel(*tensor) < least) {
+      throw std::invalid_argument(this->type() + ": the tensor of " + what + " is " + Describe(tensor) +
+                                  ", but must be " + type + " and have " + std::to_string(least) +
+                                  " elements. Nothing was changed");
     }
   }
 };

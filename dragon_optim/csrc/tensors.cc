@@ -106,6 +106,11 @@ std::vector<std::string> Strings(const dragon::OperatorDef& def, const std::stri
   return {argument->strings().begin(), argument->strings().end()};
 }
 
+std::string String(const dragon::OperatorDef& def, const std::string& name) {
+  const auto* argument = FindArgument(def, name);
+  return argument == nullptr ? "" : argument->s();
+}
+
 int64_t Integer(const dragon::OperatorDef& def, const std::string& name) {
   const auto* argument = FindArgument(def, name);
   return argument == nullptr ? 0 : argument->i();

@@ -69,6 +69,8 @@ int NumThreads();
 // The integer (string) list given as an argument to an operator; empty where it is missing.
 std::vector<int64_t> Integers(const dragon::OperatorDef& def, const std::string& name);
 std::vector<std::string> Strings(const dragon::OperatorDef& def, const std::string& name);
+// A single one; empty (0) where it is missing.
+std::string String(const dragon::OperatorDef& def, const std::string& name);
 int64_t Integer(const dragon::OperatorDef& def, const std::string& name);
 
 // Whether no element of these lists is below `least`.

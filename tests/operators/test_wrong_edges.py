@@ -113,8 +113,15 @@ def rows():
         yield kind, "no step counts", dict(outputs={2: None}), gone + " step counts"
         yield kind, "step counts of floats", dict(outputs={2: np.ones(1)}), gone + " step counts"
 
-    kind = "DragonOptimRMSprop"
     fit_not = "the arguments of the operator do not fit each other"
+    kind, of = "DragonOptimCheck", dict(update="DragonOptimRMSprop")
+    yield kind, "no names of states", dict(of), fit_not
+    yield kind, "too many names of states", dict(of, states=["square_avg", "grad_avg"]), fit_not
+    yield kind, "another state than is needed", dict(of, states=["grad_avg"]), "is not among its edges"
+    yield kind, "a group beyond the table", dict(of, states=["square_avg"], groups=[1]), fit_not
+    yield kind, "no size of the table", dict(of, states=["square_avg"], hyper_size=LEFT_OUT), fit_not
+    kind = "DragonOptimRMSprop"
+    yield kind, "another state than is needed", dict(states=["grad_avg"]), "is not among its edges"
     yield kind, "a group beyond the table", dict(groups=[1]), fit_not
     yield kind, "a group far beyond the table", dict(groups=[2**60]), fit_not
     yield kind, "no size of the table", dict(hyper_size=LEFT_OUT), fit_not
