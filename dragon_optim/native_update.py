@@ -3,7 +3,21 @@
 
 import collections
 import functools
-from typing import Any, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+import heapq
+import weakref
+from typing import (
+    Any,
+    Deque,
+    Dict,
+    Iterable,
+    List,
+    MutableMapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from dragon_optim import hyper, parameters, plan
 from dragon_optim._dragon import collective, graphs, native, tensors, workspace
@@ -12,13 +26,24 @@ from dragon_optim.slots import Slot, SlotTable
 _MAX_GRAPHS = 8  # of the eager updates of one optimizer, and as many kinds of operators
 
 
+class _Row:
+    """A row of hyper-parameters: that of a weight decay, as long as a pair goes by it."""
+
+    def __init__(self, index: int, free: List[int]) -> None:
+        self.index = index
+        self._free = free  # a heap: where it goes when nobody holds it any more
+
+    def __del__(self) -> None:
+        heapq.heappush(self._free, self.index)
+
+
 class Pair(NamedTuple):
     """A gradient and the variable that it is for."""
 
     grad: Any
     variable: Any
     slot: Slot
-    row: int  # of the hyper-parameters
+    row: _Row
 
 
 class _PairEdges(plan.Edges):
@@ -62,7 +87,10 @@ class NativeUpdate:
         self._known: Dict[Any, _Recorded] = {}  # eager updates that come again and again
         self._structures: Set[Any] = set()  # of eager updates whose operators Dragon keeps
         self._recent: Deque[Any] = collections.deque(maxlen=_MAX_GRAPHS)
-        self._rows: Dict[Optional[float], int] = {None: 0}  # weight decay of a variable's own -> row
+        # Weight decay of a variable's own -> row. One that changes all the time would leave a row for each.
+        self._rows: MutableMapping[Optional[float], _Row] = weakref.WeakValueDictionary()
+        self._free_rows: List[int] = []
+        self._first_row = self._rows[None] = _Row(0, self._free_rows)
 
     def put(self, numbers: Sequence[float], states: Tuple[str, ...]) -> None:
         """Take other hyper-parameters from now on, also in functions that were built before."""
@@ -70,7 +98,7 @@ class NativeUpdate:
             self.hyper.view[:] = numbers
             for own, row in self._rows.items():
                 if own is not None:
-                    self.hyper.view[row, self._weight_decay] = own
+                    self.hyper.view[row.index, self._weight_decay] = own
             self.states = states
 
     # From what the caller gives to pairs. Raises before anything has changed.
@@ -124,13 +152,17 @@ class NativeUpdate:
         self.table.trainable.view[slot.index] = 1
         return slot
 
-    def _row(self, own: Optional[float]) -> int:
-        if own not in self._rows:
-            row = self._rows[own] = len(self._rows)
-            self.hyper.resize((row + 1, self.hyper.view.shape[1]))
-            self.hyper.view[row] = self.hyper.view[0]
-            self.hyper.view[row, self._weight_decay] = own
-        return self._rows[own]
+    def _row(self, own: Optional[float]) -> _Row:
+        row = self._rows.get(own)
+        if row is None:
+            rows, columns = self.hyper.view.shape
+            if not self._free_rows:
+                self.hyper.resize((2 * rows, columns))
+                self._free_rows += range(rows, 2 * rows)
+            row = self._rows[own] = _Row(heapq.heappop(self._free_rows), self._free_rows)
+            self.hyper.view[row.index] = self.hyper.view[0]
+            self.hyper.view[row.index, self._weight_decay] = own
+        return row
 
     def find(self, variable: Any) -> Optional[Slot]:
         """Return the slot of a variable that was updated before."""
@@ -152,8 +184,8 @@ class NativeUpdate:
         for wave in plan.waves(pairs, lambda pair: pair.slot):
             edges = _PairEdges(self, wave)
             plans = [
-                plan.GroupPlan(tuple(pair.slot for pair in wave if pair.row == row), self.states, True)
-                for row in range(len(self._rows))
+                plan.GroupPlan(tuple(pair.slot for pair in wave if pair.row.index == row), self.states, True)
+                for row in range(1 + max((pair.row.index for pair in wave), default=0))
             ]
             parts += [(edges, part) for part in plan.segments(plans, [pair.slot for pair in wave])]
         means = self._means(pairs)
@@ -204,7 +236,10 @@ class NativeUpdate:
 
     def _is_worth_keeping(self, pairs: Sequence[Pair]) -> bool:
         """Whether Dragon may keep the operators of this update, which it does for ever: only a few."""
-        structure = (self.states, tuple((pair.slot.index, pair.row, pair.slot.param.dtype) for pair in pairs))
+        structure = (
+            self.states,
+            tuple((pair.slot.index, pair.row.index, pair.slot.param.dtype) for pair in pairs),
+        )
         if structure not in self._structures and len(self._structures) < _MAX_GRAPHS:
             self._structures.add(structure)
         return structure in self._structures

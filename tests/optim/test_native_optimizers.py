@@ -155,6 +155,52 @@ def test_a_variable_brings_its_own_weight_decay():
             assert var.numpy().tobytes() == expected[var.id][0].tobytes()
 
 
+def follow(optimizer, var, grad, decay, expected):
+    """One update, in the arrays of `expected` as well."""
+    optimizer.apply_gradients([(grad, var)])
+    options = {"lr": 0.1, "alpha": 0.9, "weight_decay": decay}
+    expected[:] = exact.step(options, expected[0], values(grad), expected[1])
+    assert var.numpy().tobytes() == expected[0].tobytes()
+
+
+@pytest.mark.parametrize("give", [canonical, computed])
+def test_a_weight_decay_of_a_variable_s_own_may_change(give):
+    """Also of pairs that had a graph already, and in place: what counts is the number."""
+    optimizer, var, expected = RMSprop(lr=0.1), variable([1.0]), [np.ones(1, "float32"), {}]
+    grad = give(var, np.full(1, 2.0, "float32"))
+    decays = [0.25, 0.25, 0.25, 0.0, None, 0.25, np.float32(0.5), 0.5, 0.125]
+    for decay in decays:
+        var._weight_decay = decay
+        follow(optimizer, var, grad, decay or 0, expected)
+    var._weight_decay = np.array(0.75)
+    for decay in (0.75, 0.75, 0.75, 0.25):
+        var._weight_decay[...] = decay
+        follow(optimizer, var, grad, decay, expected)
+
+
+def test_weight_decays_that_are_over_leave_no_rows(ws):
+    """A function that was built with one keeps it."""
+    optimizer, var, expected = RMSprop(lr=0.1), variable([1.0]), [np.ones(1, "float32"), {}]
+    kept, others = variable([1.0]), [np.ones(1, "float32"), {}]
+    kept._weight_decay = 0.5
+    grad = canonical(var, np.full(1, 2.0, "float32"))
+
+    def step():
+        loss, slope = gradient(kept, lambda x: dragon.math.sum(x * 2.0))
+        return loss, optimizer.apply_gradients([(slope, kept)])
+
+    function = dragon.function(step)
+    for number in range(300):
+        var._weight_decay = 0.001 * number
+        follow(optimizer, var, grad, 0.001 * number, expected)
+        if number % 50 == 0:
+            function()
+            options = {"lr": 0.1, "alpha": 0.9, "weight_decay": 0.5}
+            others[:] = exact.step(options, others[0], np.full(1, 2.0, "float32"), others[1])
+            np.testing.assert_allclose(kept.numpy(), others[0], rtol=1e-6)
+    assert optimizer._update.hyper.view.shape[0] <= 4  # the group's, the function's, the one of now
+
+
 def test_defaults_and_order_are_the_native_class_s():
     stock, ours = dragon.optimizers.RMSprop(), RMSprop()
     for name in ("lr", "momentum", "alpha", "eps", "grad_scale", "weight_decay", "clip_norm", "clip_value"):

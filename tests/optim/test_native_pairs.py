@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import dragon
 import numpy as np
 import pytest
@@ -43,6 +45,16 @@ def test_gradients_that_come_and_go():
     optimizer.apply_gradients(pairs)
     assert q.numpy().tobytes() == before.tobytes()
     assert (optimizer.state_of(p)["step"], optimizer.state_of(q)["step"]) == (5, 4)
+
+
+def test_a_gradient_of_the_program_s_own_is_not_kept(no_collector):
+    p, optimizer = variable([1.0]), RMSprop()
+    grad = computed(p, np.ones(1, "float32"))
+    for _ in range(4):
+        optimizer.apply_gradients([(grad, p)])
+    watched = weakref.ref(grad)
+    del grad
+    assert watched() is None
 
 
 def test_a_variable_that_stands_twice_is_updated_twice():
@@ -90,6 +102,22 @@ ERRORS = {
     "integers": (lambda g, p: [(g, variable([1, 2], "int64"))], TypeError, "parameter 0 is int64"),
     "the-second": (lambda g, p: [(g, p), (variable([1.0]), variable([1.0, 2.0]))], ValueError, "variable 1"),
     "weight-decay": (lambda g, p: [(g, with_decay(p, -1))], ValueError, "Invalid weight_decay value: -1"),
+    "weight-decay-nan": (lambda g, p: [(g, with_decay(p, np.nan))], ValueError, "Invalid weight_decay value"),
+    "weight-decay-word": (
+        lambda g, p: [(g, with_decay(p, "abc"))],
+        TypeError,
+        "weight_decay of variable 0 must be a number, but got 'abc'",
+    ),
+    "weight-decay-list": (
+        lambda g, p: [(g, with_decay(p, [1]))],
+        TypeError,
+        r"weight_decay of variable 0 must be a number, but got \[1\]",
+    ),
+    "weight-decay-array": (
+        lambda g, p: [(variable([1.0]), variable([1.0])), (g, with_decay(p, np.ones(2)))],
+        ValueError,
+        "weight_decay of variable 1 must be 1-element",
+    ),
     "empty-variable": (lambda g, p: [(g, emptied())], RuntimeError, "variable 0 has no data"),
     "another-workspace": (lambda g, p: [(g, elsewhere())], RuntimeError, "another Dragon workspace"),
     "gradient-of-another": (lambda g, p: [(elsewhere(), p)], RuntimeError, "another Dragon workspace"),
