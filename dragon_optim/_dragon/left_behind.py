@@ -8,7 +8,7 @@ pass is looked at before it begins, as PyTorch does by version counters.
 """
 
 import functools
-from typing import Any, Dict, Iterable, List, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Sequence, Set
 
 from dragon.core.framework.tapes import OrderedTape
 from dragon.vm.torch.core.autograd.function import Function
@@ -18,6 +18,7 @@ from dragon_optim._dragon import hooks
 from dragon_optim._dragon.workspace import Workspace, current
 
 _ATTRIBUTE = "_dragon_optim_left_behind"
+_FROZEN = "_dragon_optim_frozen"  # attribute of a parameter
 
 
 class _Ends:
@@ -43,6 +44,17 @@ def note_move(workspace: Workspace, tensor: Tensor) -> None:
     _ends(workspace).moved[tensor._impl.name] = _now() if tensor._requires_grad else 0
 
 
+def note_frozen(tensor: Tensor) -> None:
+    """A parameter that asked for no gradient is on the tape, as long as its history goes on."""
+    tensor.__dict__[_FROZEN] = True
+
+
+def freeze_again(tensor: Tensor) -> None:
+    """The history of a tensor has ended."""
+    if tensor.__dict__.pop(_FROZEN, False):
+        tensor._requires_grad = False
+
+
 def note_end(workspace: Workspace, name: str) -> None:
     """What was recorded of this tensor leads nowhere any more."""
     _ends(workspace).over[name] = _now()
@@ -56,46 +68,42 @@ def note_release(workspace: Workspace, name: str) -> None:
         ends.over[name] = _now()
 
 
-def check(workspace: Workspace, outputs: Iterable[Tensor]) -> List[Any]:
-    """Raise where a backward pass from these tensors would come to one that its parameter has left behind.
+class _WayBack:
+    """What a backward pass will come by."""
 
-    Returns the tapes on its way. Dragon lets go of each when it has found the operators on it, but the names
-    of their results must be theirs until the pass is over.
-    """
-    ends = workspace.__dict__.get(_ATTRIBUTE)
-    if ends is None:
-        return []
-    tapes, reached = _way_back(outputs)
-    operators: Dict[int, Any] = {}
-    for each in tapes:
-        operators.update(each._elements)
-    for each in operators.values():
-        reached.update(each.output)
-    for number, each in operators.items():
-        for name in each.input:
-            lost = name not in reached and number < ends.moved.get(name, 0)
-            if lost or number < ends.over.get(name, 0):
-                raise RuntimeError(_LEFT_BEHIND)
-    return tapes
+    def __init__(self, outputs: Iterable[Tensor]) -> None:
+        # Dragon lets go of each tape when it has found the operators on it, but the names of their results
+        # must be theirs until the pass is over.
+        self.tapes: List[OrderedTape] = []
+        self.leaves: Set[str] = set()
+        self.used_up: List[Tensor] = []  # whose history the pass ends
+        seen: Set[int] = set()
+        waiting = list(outputs)
+        while waiting:
+            each = waiting.pop()
+            if id(each) in seen:
+                continue
+            seen.add(id(each))
+            if each._tape is not None:
+                self.tapes.append(each._tape)
+                self.used_up.append(each)
+                waiting.extend(each._tape.get_sources())
+            elif each._requires_grad:
+                self.leaves.add(each._impl.name)
 
-
-def _way_back(outputs: Iterable[Tensor]) -> Tuple[List[OrderedTape], Set[str]]:
-    """The tapes that a backward pass goes over, and the names of the leaves at its end."""
-    tapes: List[OrderedTape] = []
-    leaves: Set[str] = set()
-    seen: Set[int] = set()
-    waiting = list(outputs)
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if each._tape is not None:
-            tapes.append(each._tape)
-            waiting.extend(each._tape.get_sources())
-        elif each._requires_grad:
-            leaves.add(each._impl.name)
-    return tapes, leaves
+    def check(self, ends: _Ends) -> None:
+        """Raise where it leads to a tensor that its parameter has left behind."""
+        operators: Dict[int, Any] = {}
+        for each in self.tapes:
+            operators.update(each._elements)
+        reached = set(self.leaves)
+        for each in operators.values():
+            reached.update(each.output)
+        for number, each in operators.items():
+            for name in each.input:
+                lost = name not in reached and number < ends.moved.get(name, 0)
+                if lost or number < ends.over.get(name, 0):
+                    raise RuntimeError(_LEFT_BEHIND)
 
 
 _LEFT_BEHIND = (
@@ -111,10 +119,15 @@ _backward = Function.backward
 
 @functools.wraps(_backward)
 def _checked_backward(outputs: Sequence[Tensor], grad_outputs: Any, retain_graph: bool = False) -> Any:
+    ends = current().__dict__.get(_ATTRIBUTE)
+    if ends is None:
+        return _backward(outputs, grad_outputs, retain_graph)
     outputs = list(outputs)
-    tapes = check(current(), outputs)
+    way = _WayBack(outputs)
+    way.check(ends)
     result = _backward(outputs, grad_outputs, retain_graph)
-    del tapes
+    for each in way.used_up:
+        freeze_again(each)
     return result
 
 

@@ -35,6 +35,7 @@ def is_on_tape(tensor: Tensor) -> bool:
 def cut(tensor: Tensor) -> None:
     """Make a leaf of a tensor. What comes after it on the tape stays recorded."""
     tensor._tape = None
+    left_behind.freeze_again(tensor)
     hidden = tensor.__dict__.get(_HIDDEN, [])
     hidden[:] = [None] * len(hidden)
 
@@ -166,7 +167,11 @@ def move(param: Tensor, twin: Tensor, version: Tensor) -> None:
         twin._wrapped_tensor = param._wrapped_tensor
         del param._wrapped_tensor
     param._impl, param._tape, param._deleter = version._impl, version._tape, version._deleter
-    param._requires_grad = param._requires_grad or version._requires_grad
+    if version._tape is None:
+        left_behind.freeze_again(param)
+    elif not param._requires_grad:
+        left_behind.note_frozen(param)
+        param._requires_grad = True
     version._deleter = None
     left_behind.note_move(current(), twin)
     tape.note_move(current())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from dragon.vm import torch
 
 import dragon_optim
@@ -211,3 +212,46 @@ def test_a_block_of_leaves_knows_the_groups_of_now():
         assert second.is_leaf
     second.sum().backward()
     assert rate.grad is not None
+
+
+def _detached(optimizer, weight):
+    optimizer.detach_()
+
+
+def _gone_back(optimizer, weight):
+    weight.sum().backward()
+
+
+def _gone_back_beside(optimizer, weight):
+    """Through another parameter of the step. What it has used up shows in the next one."""
+    other = optimizer.param_groups[0]["params"][1]
+    other.sum().backward()
+    backward(other, 1.0)
+    optimizer.step()
+
+
+def _stepped_without_grad(optimizer, weight):
+    with torch.no_grad():
+        optimizer.step(gradients={weight: tensor([1.0], False)})
+
+
+@pytest.mark.parametrize("end", [_detached, _gone_back, _gone_back_beside, _stepped_without_grad])
+def test_a_frozen_parameter_is_frozen_again_after_its_history(end):
+    weight, other, rate = leaf_of([1.0]), leaf_of([1.0]), tensor([0.1])
+    weight.requires_grad = False
+    optimizer = dragon_optim.RMSprop([weight, other], lr=rate, differentiable=True)
+    for _ in range(2):
+        optimizer.step(gradients={weight: tensor([1.0], False), other: tensor([1.0], False)})
+        assert weight.requires_grad
+    end(optimizer, weight)
+    assert weight.is_leaf
+    assert not weight.requires_grad
+    assert other.requires_grad
+    optimizer.detach_()
+    before = values(weight)
+    backward(other, 1.0, weight, 1.0)
+    optimizer.step()
+    assert values(weight).tolist() == before.tolist()
+    weight.requires_grad = True  # by the user: that holds
+    optimizer.detach_()
+    assert weight.requires_grad
