@@ -4,7 +4,8 @@
 // DragonOptimDifferentiableRMSpropGradient: the way back through it.
 //
 //   inputs   hyper      float64 (fields): a row of hyper-parameters, as DragonOptimRMSprop reads it
-//            scalar...  of one element each: hyper-parameters that count in the place of their field
+//            scalar...  of one element each: the tensors that hyper-parameters come from. Their values are those of
+//                       `hyper`: a tensor may have been overwritten when the way back is gone
 //            param...   float32 or float64, all of one dtype
 //            grad...
 //            state...   for each name in `states` one list; a tensor without data is a state that starts now
@@ -113,26 +114,22 @@ class DifferentiableOp : public dragon::Operator<Context> {
     std::memcpy(row, Data<dragon::CPUContext>(hyper), sizeof(row));
     for (size_t i = 0; i < scalar_names_.size(); ++i) {
       const ScalarField& field = FindScalarField(scalar_names_[i]);
-      row[field.field] = ScalarValue(field, this->inputs_[1 + i]);
+      CheckScalar(field, this->inputs_[1 + i], row[field.field]);
     }
     options_ = MakeOptions(row);
     initial_square_avg_ = row[kInitialSquareAvg];
   }
 
-  double ScalarValue(const ScalarField& field, Tensor* tensor) {
+  void CheckScalar(const ScalarField& field, Tensor* tensor, double value) {
     DType dtype;
     if (!FloatingDType(tensor, &dtype) || dtype == DType::kFloat16 || !HasData(*tensor) || Numel(*tensor) != 1) {
       throw std::invalid_argument(std::string(field.name) + " is " + Describe(tensor) +
                                   ", but must be float32 or float64 and of one element to be differentiated");
     }
-    const void* data = Data<dragon::CPUContext>(tensor);
-    const double value =
-        dtype == DType::kFloat64 ? *static_cast<const double*>(data) : *static_cast<const float*>(data);
     if (field.off_at_zero && value == 0) {
       throw std::invalid_argument(std::string(field.name) + " is 0, which turns it off, and has no derivative there: " +
                                   "give a positive value, or a tensor that requires no gradient");
     }
-    return value;
   }
 
   void TakeStates() {

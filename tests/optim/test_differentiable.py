@@ -173,6 +173,22 @@ def test_a_schedule_does_not_reach_into_recorded_steps():
     assert values(scale.grad).tolist() == [-0.125]  # of -0.5 * g / (|g| + 1) at 1
 
 
+@pytest.mark.parametrize("key", unrolled.NUMBERS)
+def test_a_tensor_that_is_overwritten_does_not_reach_into_recorded_steps(key):
+    """The derivative is that of the step that was made, at the value that it was made with."""
+    options = {"momentum": 0.8, "weight_decay": 0.1}
+    options.update({key: 0.7} if key.startswith("clip") else {})
+    slopes = []
+    for overwrite in (False, True):
+        given = {name: tensor(value) for name, value in unrolled.inputs(options).items()}
+        total, _ = unrolled.recorded(options, given, 2)
+        if overwrite:
+            given[key]._impl.FromNumpy(np.array(5.0), True)
+        total.backward()
+        slopes.append({name: values(each.grad).tolist() for name, each in given.items()})
+    assert slopes[0] == slopes[1]
+
+
 def test_a_gradient_from_backward_is_a_constant_of_its_step():
     """It is copied: the next backward pass overwrites it in place."""
     weight, rate = leaf_of([1.0]), tensor([0.1])
