@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """RMSprop in float64, from its definitions: for comparisons with a tolerance.
 
+Given complex numbers it computes with those: an imaginary part too small to count carries a derivative along.
+
 Written from the texts, not from `exact.py` or from any implementation, so that an error in one shows
 against the other:
 
@@ -26,7 +28,7 @@ class Trajectory:
     """One parameter on its way: `parameter` and the running averages after each `advance`."""
 
     def __init__(self, parameter):
-        self.parameter = np.array(parameter, dtype="float64")
+        self.parameter = _wide(parameter)
         self.mean_square = None
         self.mean = np.zeros_like(self.parameter)
         self.velocity = np.zeros_like(self.parameter)
@@ -51,7 +53,7 @@ class Trajectory:
         initial_square_avg=0.0,
     ):
         with np.errstate(all="ignore"):
-            gradient = grad_scale * np.array(gradient, dtype="float64")
+            gradient = grad_scale * _wide(gradient)
             if clip_norm:
                 gradient = gradient * _shrinking(gradient, clip_norm)
             elif clip_value:
@@ -93,8 +95,15 @@ class Trajectory:
         )
 
 
+def _wide(numbers):
+    return np.array(numbers, dtype=np.result_type(np.asarray(numbers).dtype, "float64"))
+
+
 def _shrinking(gradient, limit):
     """The factor that brings a norm above the limit down to it. A norm that is not a number clips nothing."""
+    if np.iscomplexobj(gradient):
+        length = np.sqrt((gradient * gradient).sum())
+        return limit / length if length.real > np.real(limit) else 1.0
     length = (
         math.sqrt(math.fsum(x * x for x in gradient.ravel()))
         if np.isfinite(gradient).all()

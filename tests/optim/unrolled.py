@@ -24,6 +24,8 @@ NUMBERS = ("lr", "alpha", "eps", "weight_decay", "momentum", "grad_scale", "clip
 _random = np.random.RandomState(7)
 # How much each result counts in the number that comes out.
 WEIGHTS = {name: _random.uniform(0.5, 1.5, SIZE) for name in ("param", *STATES)}
+TINY = np.longdouble(1e-40)  # an imaginary part of which no square counts
+FLOOR = 1e-4  # a derivative less than that is a difference of larger numbers
 OFF_AT_ZERO = ("momentum", "clip_norm", "clip_value")
 
 
@@ -78,7 +80,7 @@ def in_numpy(options, values, steps):
     for name, attribute in STATES.items():
         if name in values:
             setattr(track, attribute, values[name])
-    numbers = {name: float(values[name]) for name in NUMBERS if name in values}
+    numbers = {name: values[name] for name in NUMBERS if name in values}
     for step in range(steps):
         grad = (step + 1) * values["grad"] + 0.02 * step * track.parameter * track.parameter
         track.advance(grad, **numbers, **flags(options))
@@ -115,8 +117,9 @@ def gradients(options, values, steps, **more):
     return {name: np.array(each.grad.numpy()) for name, each in given.items()}
 
 
-def central_differences(options, values, steps, width=1e-5):
-    """The same by differences of what comes out in numpy."""
+def derivatives(options, values, steps):
+    """The same in numpy, by complex steps in the longest floats there are: exact to their last digits."""
+    values = {name: np.asarray(value, np.clongdouble)[()] for name, value in values.items()}
     found = {}
     for name, value in values.items():
         # The elements of an array are moved all at once where none of them has a part in the others.
@@ -124,16 +127,13 @@ def central_differences(options, values, steps, width=1e-5):
         directions = [np.ones(SIZE)] if together else np.eye(np.size(value)).reshape(-1, *np.shape(value))
         slopes = []
         for direction in directions:
-            up, down = (
-                in_numpy(options, dict(values, **{name: value + sign * width * direction}), steps)
-                for sign in (1, -1)
-            )
-            slope = (up - down) / (2 * width)
+            moved = dict(values, **{name: value + TINY * np.clongdouble(1j) * direction})
+            slope = np.imag(in_numpy(options, moved, steps)) / TINY
             slopes.append(slope if together else slope.sum())
-        found[name] = np.reshape(slopes, np.shape(value))
+        found[name] = np.reshape(np.array(slopes, "float64"), np.shape(value))
     return found
 
 
 def relative_error(actual, expected):
-    """The largest difference, in units of the largest element (or of 1, where that is less)."""
-    return np.abs(actual - expected).max() / max(1.0, np.abs(expected).max())
+    """The largest difference of an element, in units of that element (or of `FLOOR`, where it is less)."""
+    return (np.abs(actual - expected) / np.maximum(np.abs(expected), FLOOR)).max()
