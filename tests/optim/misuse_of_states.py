@@ -126,6 +126,14 @@ def first_step_after_conversion_to_int32(w):
     yield optimizer.step
 
 
+@misuse(RuntimeError, "parameter 0 has no data")
+def export_of_a_parameter_that_was_reset(w):
+    weight = parameter([1.0])
+    optimizer = dragon_optim.RMSprop([weight])
+    weight._impl.Reset()
+    yield optimizer.update_graph
+
+
 @misuse(RuntimeError, "has no data", goes_on=False)
 def first_step_of_a_parameter_that_was_reset(w):
     weight = parameter([1.0])

@@ -106,6 +106,24 @@ def test_an_open_round_is_exported_with_its_sums():
     assert found[Q].tobytes() == values(q).tobytes()
 
 
+def test_a_sum_of_an_earlier_round_is_not_exported():
+    p, q = parameter([1.0]), parameter([1.0])
+    optimizer = dragon_optim.RMSprop([p, q], lr=0.1)
+    backward(p, 3.0, q, 5.0)
+    optimizer.sum_grad()
+    optimizer.step()
+    backward(p, 3.0)
+    optimizer.sum_grad()
+    graph, arrays = optimizer.update_graph()
+    assert arrays["optimizer/mask"].tolist() == [1, 0]
+    assert f"{Q}/grad" not in arrays
+    found = run_exported(graph, arrays)
+    optimizer.step()
+    assert found[P].tobytes() == values(p).tobytes()
+    assert found[Q].tobytes() == values(q).tobytes()
+    assert found["optimizer/steps"].tolist() == [2, 1]
+
+
 # --- what is in it --------------------------------------------------------------------------------
 
 
