@@ -194,7 +194,10 @@ class Variant:
         self._stock = [
             (optimizer, summing, optimizer._sums_grad) for optimizer, summing in recorder.stock.values()
         ]
-        read = recorder.read_from_outside()
+        # Not the parameters of the optimizers: their flags stand in the situation, and the graph checks
+        # their shapes and dtypes itself.
+        updated = {id(slot.param) for engine in self.engines for slot in engine.slots}
+        read = [each for each in recorder.read_from_outside() if id(each[0]) not in updated]
         self._read = [tensor for tensor, _ in read]
         self._read_as = [state for _, state in read]
         self._home = recorder.workspace

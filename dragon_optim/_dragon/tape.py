@@ -83,7 +83,8 @@ def forget(workspace: Workspace, name: str) -> None:
 
 def check_not_traced(what: str) -> None:
     """Raise under ``torch.jit.trace``: it runs the function twice and records no backward pass."""
-    if hasattr(tapes.get_tape(), "_tracing"):
+    tape = tapes.get_tape()
+    if tape is not None and hasattr(tape, "_tracing"):
         raise RuntimeError(
             f"{what} cannot be traced by torch.jit.trace: the trace holds no backward pass, and would go on "
             "with the gradients of its first run. Trace the forward part only, and train outside of it."
