@@ -10,7 +10,8 @@ SAY := printf '[dragon_optim] %s\n'
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -q
 
 CXX_SOURCES := $(wildcard kernels/*.h kernels/*.cc kernels/cpu/*.h kernels/cpu/*.cc \
-  dragon_optim/csrc/*.h dragon_optim/csrc/*.cc dragon_optim/csrc/exports.map)
+  dragon_optim/csrc/*.h dragon_optim/csrc/*.cc dragon_optim/csrc/cuda/*.h dragon_optim/csrc/cuda/*.cc \
+  dragon_optim/csrc/exports.map)
 BUILDERS := setup.py $(wildcard scripts/native_build/*.py)
 BUILT := dragon_optim/_lib/build_info.json
 

@@ -2,12 +2,21 @@
 """``python -m dragon_optim``: what a bug report needs."""
 
 import platform
+from typing import Dict
 
 import dragon
 import numpy
 
 import dragon_optim
 from dragon_optim._dragon import library
+
+
+def cuda(info: Dict[str, str]) -> str:
+    """Return what the operators for CUDA were compiled with and for."""
+    architectures = library.cuda_architectures()
+    if not architectures:
+        return "no: this build has CPU operators only"
+    return f"{architectures}, by {info['cuda_compiler']}"
 
 
 def report() -> str:
@@ -26,7 +35,7 @@ def report() -> str:
         ),
         ("threads", str(dragon.get_num_threads())),
         ("operators", ", ".join(library.operators())),
-        ("CUDA", "no: this build has CPU operators only"),
+        ("CUDA", cuda(info)),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

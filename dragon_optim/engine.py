@@ -198,8 +198,8 @@ class Engine:
         self, key: Any, slots: Sequence[Slot], make: Callable[[Sequence[Slot]], List[Any]]
     ) -> Optional[graphs.Graph]:
         """Return the graph of these slots; None if it would have no operators."""
-        dtypes = tuple((slot.index, slot.param.dtype) for slot in slots)
-        structure = (key, make.__name__, dtypes, self._groups.structure())
+        kinds = tuple((slot.index, slot.param.dtype, plan.place(slot)) for slot in slots)
+        structure = (key, make.__name__, kinds, self._groups.structure())
         if structure not in self._graphs:
             # Dtypes and devices may have changed since the parameters were taken.
             parameters.check([slot.param for slot in slots], self.workspace, allow_non_leaf=True)
@@ -218,14 +218,18 @@ class Engine:
         absent: bool = False,
         given: Optional[Mapping[int, str]] = None,
     ) -> List[Any]:
-        """The operator that finds what is wrong with a step; with `absent`, also without a gradient.
+        """The operators that find what is wrong with a step; with `absent`, also without a gradient.
 
         `given` names gradients in the place of ``.grad``, by index of the slot.
         """
         if not slots:
             return []
         unique = plan.once(self._groups.plans, slots)
-        return [self.edges(summed, given).check(self._kind, unique, absent)]
+        edges = self.edges(summed, given)
+        return [
+            edges.check(self._kind, parts, absent)
+            for parts in plan.by_place(unique, lambda part: part.slots[0])
+        ]
 
     def _update_operators(self, summed: bool, slots: Sequence[Slot]) -> List[Any]:
         parts = plan.segments(self._groups.plans, slots)
@@ -384,10 +388,13 @@ class Engine:
 
     def _sum_parts(self) -> List[Part]:
         def check_grad(slots: Sequence[Slot]) -> List[Any]:
-            return [plan.accumulate(self.table, slots, only_check=True)] if slots else []
+            parts = plan.by_place(slots, lambda slot: slot)
+            return [plan.accumulate(self.table, part, only_check=True) for part in parts]
 
         def sum_grad(slots: Sequence[Slot]) -> List[Any]:
-            return [plan.accumulate(self.table, slots, only_check=False)] if slots else []
+            parts = plan.by_place(slots, lambda slot: slot)
+            sums = [plan.accumulate(self.table, part, only_check=False) for part in parts]
+            return sums if len(parts) <= 1 else check_grad(slots) + sums
 
         checks = self._batch_parts(check_grad) if len(self._batches) > 1 else []
         return checks + self._batch_parts(sum_grad)  # all checks before the first sum
@@ -405,6 +412,7 @@ class Engine:
 
     def _zero_parts(self) -> List[Part]:
         def zero_grad(slots: Sequence[Slot]) -> List[Any]:
-            return [plan.zero_grad(self._zero_mode, slots)] if slots else []
+            parts = plan.by_place(slots, lambda slot: slot)
+            return [plan.zero_grad(self._zero_mode, part) for part in parts]
 
         return self._batch_parts(zero_grad)

@@ -203,8 +203,11 @@ class NativeUpdate:
         for pair in pairs:
             if pair.slot.param.dtype == "float16":
                 raise RuntimeError("a Dragon process group cannot reduce float16 gradients on the CPU")
-        names = list(dict.fromkeys(native.name(pair.grad) for pair in pairs))
-        return [collective.all_reduce(process_group, names, pairs[0].slot.param.device, "MEAN")]
+        means = []
+        for part in plan.by_place(pairs, lambda pair: pair.slot):
+            names = list(dict.fromkeys(native.name(pair.grad) for pair in part))
+            means.append(collective.all_reduce(process_group, names, part[0].slot.param.device, "MEAN"))
+        return means
 
     def run(self, grads_and_vars: Iterable[Any]) -> None:
         """Update the variables now."""

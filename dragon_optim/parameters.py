@@ -6,7 +6,7 @@ from typing import Any, Container, Dict, Iterable, List, Sequence, Tuple
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import tensors, versions, workspace
+from dragon_optim._dragon import library, tensors, versions, workspace
 from dragon_optim._warnings import warn
 
 _DTYPES = ("float16", "float32", "float64")
@@ -102,6 +102,7 @@ def check_lists(groups: Any) -> None:
 
 def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool = False) -> None:
     """Raise unless every element is a leaf tensor of floats on a device that we have, in this workspace."""
+    devices = library.devices()
     for position, param in enumerate(params):
         workspace.check_tensor(param, home, f"parameter {position}")
         if not allow_non_leaf and not param.is_leaf:
@@ -118,7 +119,7 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
                 f"parameter {position} is {param.dtype}, but only {', '.join(_DTYPES)} can be optimized: "
                 "convert it, or leave it out of the group."
             )
-        if param.device.type != "cpu":
+        if param.device.type not in devices:
             raise RuntimeError(
                 f"parameter {position} is on {param.device}, for which this dragon_optim was not built: "
                 "move the model by `model.cpu()`."
@@ -129,6 +130,11 @@ def check_differentiable(params: Sequence[Tensor], number: int) -> None:
     """Raise unless a recorded step can let these parameters of a group become other tensors."""
     objects: Dict[int, Tensor] = {}
     for position, param in enumerate(params):
+        if param.device.type != "cpu":
+            raise ValueError(
+                f"parameter {position} of group {number} is on {param.device}, but differentiable=True "
+                "runs on the CPU only: move the model by `model.cpu()`."
+            )
         if param.dtype == "float16":
             raise TypeError(
                 f"parameter {position} of group {number} is float16, but differentiable=True needs float32 "

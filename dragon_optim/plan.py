@@ -18,11 +18,13 @@ from typing import (
 
 from dragon.vm.torch.core.cpp import device as Device
 
-from dragon_optim._dragon import graphs
+from dragon_optim._dragon import graphs, tensors
 from dragon_optim.slots import Slot, SlotTable
 
 _DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2}  # kernels/dtype.h
 MASTER_PARAM = "master_param"
+
+Place = Tuple[str, int]  # a device: its type and index
 
 Member = TypeVar("Member")
 
@@ -36,7 +38,7 @@ class GroupPlan(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """The parameters that one update operator handles: of one group, one dtype, each once."""
+    """The parameters that one update operator handles: of one group, dtype and device, each once."""
 
     group: int
     dtype: str
@@ -47,6 +49,19 @@ class Segment(NamedTuple):
     def slots(self) -> List[Slot]:
         """The slots of its members."""
         return [slot for _, slot in self.members]
+
+
+def place(slot: Slot) -> Place:
+    """Where a parameter lies now."""
+    return tensors.place(slot.param)
+
+
+def by_place(members: Iterable[Member], slot_of: Callable[[Member], Slot]) -> List[List[Member]]:
+    """Divide members by device: an operator moves to its own what lies elsewhere."""
+    parts: Dict[Place, List[Member]] = {}
+    for member in members:
+        parts.setdefault(place(slot_of(member)), []).append(member)
+    return list(parts.values())
 
 
 def waves(members: Iterable[Member], slot_of: Callable[[Member], Slot]) -> List[List[Member]]:
@@ -69,10 +84,10 @@ def segments(plans: Sequence[GroupPlan], slots: Iterable[Slot]) -> List[Segment]
     for group, plan in enumerate(plans):
         members = [member for member in enumerate(plan.slots) if member[1].index in wanted]
         for wave in waves(members, lambda member: member[1]):
-            by_dtype: Dict[str, List[Tuple[int, Slot]]] = {}
+            by_kind: Dict[Tuple[str, Place], List[Tuple[int, Slot]]] = {}
             for position, slot in wave:
-                by_dtype.setdefault(slot.param.dtype, []).append((position, slot))
-            for dtype, same in by_dtype.items():
+                by_kind.setdefault((slot.param.dtype, place(slot)), []).append((position, slot))
+            for (dtype, _), same in by_kind.items():
                 states = plan.states + ((MASTER_PARAM,) if dtype == "float16" else ())
                 parts = [same] if plan.foreach else [[member] for member in same]
                 result += [Segment(group, dtype, states, tuple(part)) for part in parts]

@@ -27,7 +27,10 @@ class Reduction:
     def __init__(self) -> None:
         self._packings: List[plan.Packing] = []
         self._layout_crc = 0
-        self._made_for: Tuple[Sequence[Slot], List[str]] = ((), [])  # slots and dtypes of the layout
+        self._made_for: Tuple[Sequence[Slot], List[Any]] = (
+            (),
+            [],
+        )  # slots of the layout, their dtypes and places
         self._order: numpy.ndarray = numpy.zeros(0, "int64")  # indices of the slots in the layout
         self._reduce_graphs: Dict[Any, graphs.Graph] = {}
 
@@ -77,19 +80,20 @@ class Reduction:
         return zlib.crc32(engine.table.trainable.view[self._order].tobytes(), self._layout_crc) & 0xFFFFF
 
     def _take_layout(self, engine: "Engine") -> None:
-        """Lay out one buffer for each dtype, over all parameters of the optimizer in their order."""
-        slots, dtypes = engine.slots, [slot.param.dtype for slot in engine.slots]
-        if slots is self._made_for[0] and dtypes == self._made_for[1]:
+        """Lay out one buffer for each dtype and device, over all parameters in their order."""
+        slots = engine.slots
+        kinds = [(slot.param.dtype, plan.place(slot)) for slot in slots]
+        if slots is self._made_for[0] and kinds == self._made_for[1]:
             return
         self._made_for = ((), [])  # until the layout is taken over: it may be refused
-        by_dtype: Dict[str, List[Slot]] = {}
-        for slot in slots:
-            by_dtype.setdefault(slot.param.dtype, []).append(slot)
-        if "float16" in by_dtype:
+        by_kind: Dict[Tuple[str, plan.Place], List[Slot]] = {}
+        for slot, kind in zip(slots, kinds):
+            by_kind.setdefault(kind, []).append(slot)
+        if any(dtype == "float16" for dtype, _ in by_kind):
             raise RuntimeError(
                 "step(): a process group cannot reduce float16 gradients on the CPU; use float32 parameters."
             )
-        for dtype, members in by_dtype.items():
+        for (dtype, _), members in by_kind.items():
             if sum(map(plan.numel, members)) + len(members) > _MAX_ELEMENTS:
                 raise RuntimeError(
                     f"step(): the {dtype} parameters hold more than 2**31 elements, which MPI cannot count."
@@ -97,14 +101,14 @@ class Reduction:
         pool = names.tensor_pool(engine.workspace)
         self._packings = [
             plan.Packing(dtype, tuple(members), pool.new(members[0].param.device))
-            for dtype, members in by_dtype.items()
+            for (dtype, _), members in by_kind.items()
         ]
         self._reduce_graphs.clear()
         laid_out = [slot for packing in self._packings for slot in packing.slots]
         shapes = [(slot.param.dtype, tuple(slot.param.shape)) for slot in laid_out]
         self._layout_crc = zlib.crc32(repr(shapes).encode())
         self._order = numpy.array([slot.index for slot in laid_out], "int64")
-        self._made_for = (slots, dtypes)
+        self._made_for = (slots, kinds)
 
     def _buffers(self) -> Tuple[str, ...]:
         # A graph writes to the buffers it was made for: another layout has others.

@@ -92,9 +92,11 @@ class Exportable:
 
 
 def _operators(edges: "_ExportedEdges", plans: Sequence[plan.GroupPlan], kind: str) -> Iterator[Any]:
-    check = edges.check(kind, plan.once(plans, edges.slots), absent=False)
-    check.name = "check"
-    yield check
+    unique = plan.once(plans, edges.slots)
+    for number, parts in enumerate(plan.by_place(unique, lambda part: part.slots[0])):
+        check = edges.check(kind, parts, absent=False)
+        check.name = f"check/{number}" if number else "check"
+        yield check
     for number, part in enumerate(plan.segments(plans, edges.slots)):
         update = edges.update(kind, part)
         update.name = f"update/{number}/param_groups/{part.group}"

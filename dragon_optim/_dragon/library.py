@@ -5,7 +5,7 @@ import ctypes
 import functools
 import json
 import os
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import dragon
 from dragon import version as dragon_version
@@ -67,12 +67,24 @@ def instruction_set() -> str:
 def _operators() -> ctypes.CDLL:
     library = ctypes.CDLL(_path(_OPERATORS))
     library.dragon_optim_operators.restype = ctypes.c_char_p
+    library.dragon_optim_operators_cuda.restype = ctypes.c_char_p
     return library
 
 
 def operators() -> List[str]:
     """The names of our operators in Dragon's CPU registry."""
     return _operators().dragon_optim_operators().decode().split(",")
+
+
+@functools.lru_cache(maxsize=None)
+def cuda_architectures() -> str:
+    """The architectures that our operators for CUDA were compiled for; empty if this build has none."""
+    return (_operators().dragon_optim_operators_cuda() or b"").decode()
+
+
+def devices() -> Tuple[str, ...]:
+    """The kinds of devices that our operators run on."""
+    return ("cpu", "cuda") if cuda_architectures() else ("cpu",)
 
 
 def has_operator(name: str) -> bool:

@@ -2,7 +2,7 @@
 """Questions to Dragon's tensors that its public interface answers slowly, or not at all."""
 
 from operator import attrgetter
-from typing import Any, List, Sequence
+from typing import Any, List, Sequence, Tuple
 
 import numpy
 from dragon.core.framework import types
@@ -19,6 +19,15 @@ def is_tensor(value: Any) -> bool:
 def identity(tensor: Tensor) -> int:
     """A number for the memory behind a tensor: two Parameters may wrap one. Good while the tensor lives."""
     return id(tensor._impl)
+
+
+_place = attrgetter("_device._type", "_device._index")
+
+
+def place(tensor: Tensor) -> Tuple[str, int]:
+    """The device of a tensor, its type and index. The attributes behind a property that copies."""
+    found: Tuple[str, int] = _place(tensor)
+    return found
 
 
 def name(tensor: Tensor) -> str:

@@ -68,9 +68,6 @@ class CheckOp final : public SegmentedOp<Context> {
   bool all_states_ = true;
 };
 
-template <>
-dragon::OperatorBase* Operators<dragon::CPUContext>::Check(const dragon::OperatorDef& def, dragon::Workspace* ws) {
-  return new CheckOp<dragon::CPUContext>(def, ws);
-}
+DRAGON_OPTIM_OPERATOR(Check, CheckOp)
 
 }  // namespace dragon_optim

@@ -349,4 +349,26 @@ dragon::OperatorBase* Operators<dragon::CPUContext>::DifferentiableRMSpropGradie
   return new DifferentiableRMSpropGradientOp<dragon::CPUContext>(def, ws);
 }
 
+#ifdef USE_CUDA
+namespace {
+
+dragon::OperatorBase* RefuseCuda(const dragon::OperatorDef& def) {
+  throw std::invalid_argument(def.type() + " runs on the CPU only: move the model by `model.cpu()`");
+}
+
+}  // namespace
+
+template <>
+dragon::OperatorBase* Operators<dragon::CUDAContext>::DifferentiableRMSprop(const dragon::OperatorDef& def,
+                                                                            dragon::Workspace*) {
+  return RefuseCuda(def);
+}
+
+template <>
+dragon::OperatorBase* Operators<dragon::CUDAContext>::DifferentiableRMSpropGradient(const dragon::OperatorDef& def,
+                                                                                    dragon::Workspace*) {
+  return RefuseCuda(def);
+}
+#endif
+
 }  // namespace dragon_optim

@@ -2,12 +2,12 @@
 //
 // The life of a gradient between backward passes: DragonOptimAccumulate (sum_grad) and DragonOptimZeroGrad (zero_grad).
 
-#include <cstring>
+#include <algorithm>
 #include <stdexcept>
 
+#include "dragon_optim/csrc/device.h"
 #include "dragon_optim/csrc/operators.h"
 #include "dragon_optim/csrc/tensors.h"
-#include "kernels/gradient.h"
 
 namespace dragon_optim {
 
@@ -32,7 +32,8 @@ class AccumulateOp final : public dragon::Operator<Context> {
   AccumulateOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
       : dragon::Operator<Context>(def, ws),
         slots_(Integers(def, "slots")),
-        only_check_(Integer(def, "only_check") != 0) {
+        only_check_(Integer(def, "only_check") != 0),
+        device_(this->ctx()) {
     for (int64_t slot : slots_) num_slots_ = std::max(num_slots_, slot + 1);
   }
 
@@ -47,7 +48,7 @@ class AccumulateOp final : public dragon::Operator<Context> {
     for (size_t i = 0; i < size; ++i) {
       if (TakesPart(fresh, i)) missing_bytes += Check(i, summed[slots_[i]] != 0);
     }
-    ProbeMemory(missing_bytes);
+    device_.ProbeMemory(missing_bytes);
     if (only_check_) return;
     for (DType dtype : {DType::kFloat16, DType::kFloat32, DType::kFloat64}) Add(dtype, fresh, summed);
     for (size_t i = 0; i < size; ++i) {
@@ -90,11 +91,12 @@ class AccumulateOp final : public dragon::Operator<Context> {
       tensors_.push_back({Numel(*Grad(i)), Data<Context>(Grad(i)), MutableData<Context>(Sum(i)), first});
     }
     if (tensors_.empty()) return;
-    Accumulate(dtype, tensors_.data(), static_cast<int64_t>(tensors_.size()), NumThreads());
+    device_.Accumulate(dtype, tensors_);
   }
 
   std::vector<int64_t> slots_;
   bool only_check_;  // find what is wrong, write nothing
+  Device<Context> device_;
   int64_t num_slots_ = 0;
   std::vector<AccumulateTensor> tensors_;  // kept between runs: no allocation once warm
 };
@@ -104,7 +106,8 @@ class AccumulateOp final : public dragon::Operator<Context> {
 template <class Context>
 class ZeroGradOp final : public dragon::Operator<Context> {
  public:
-  using dragon::Operator<Context>::Operator;
+  ZeroGradOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
+      : dragon::Operator<Context>(def, ws), device_(this->ctx()) {}
 
   void RunOnDevice() override {
     if (this->inputs_.size() != 1) throw std::invalid_argument("DragonOptimZeroGrad: needs one input, the mode");
@@ -114,20 +117,16 @@ class ZeroGradOp final : public dragon::Operator<Context> {
       if (take_away) {
         grad->Reset();
       } else if (void* data = MutableData<Context>(grad)) {
-        std::memset(data, 0, grad->nbytes());
+        device_.Zero(data, grad->nbytes());
       }
     }
   }
+
+ private:
+  Device<Context> device_;
 };
 
-template <>
-dragon::OperatorBase* Operators<dragon::CPUContext>::Accumulate(const dragon::OperatorDef& def, dragon::Workspace* ws) {
-  return new AccumulateOp<dragon::CPUContext>(def, ws);
-}
-
-template <>
-dragon::OperatorBase* Operators<dragon::CPUContext>::ZeroGrad(const dragon::OperatorDef& def, dragon::Workspace* ws) {
-  return new ZeroGradOp<dragon::CPUContext>(def, ws);
-}
+DRAGON_OPTIM_OPERATOR(Accumulate, AccumulateOp)
+DRAGON_OPTIM_OPERATOR(ZeroGrad, ZeroGradOp)
 
 }  // namespace dragon_optim

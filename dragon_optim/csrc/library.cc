@@ -12,6 +12,10 @@
 #include "dragon/core/operator_schema.h"
 #include "dragon_optim/csrc/operators.h"
 
+#ifdef USE_CUDA
+#include "kernels/cuda/c_api.h"
+#endif
+
 namespace dragon_optim {
 
 namespace {
@@ -28,27 +32,33 @@ enum class Kind { kInPlace, kFunction, kGradient };
 
 struct Entry {
   const char* name;
-  Creator creator;
   Kind kind;
+  Creator cpu;
+  Creator cuda;  // null where this build has none
 };
 
-using CPU = Operators<dragon::CPUContext>;
+#ifdef USE_CUDA
+#define DRAGON_OPTIM_CREATORS(NAME) &Operators<dragon::CPUContext>::NAME, &Operators<dragon::CUDAContext>::NAME
+#else
+#define DRAGON_OPTIM_CREATORS(NAME) &Operators<dragon::CPUContext>::NAME, nullptr
+#endif
 
 const Entry kEntries[] = {
-    {"DragonOptimCheck", &CPU::Check, Kind::kInPlace},
-    {"DragonOptimRMSprop", &CPU::RMSprop, Kind::kInPlace},
-    {"DragonOptimDifferentiableRMSprop", &CPU::DifferentiableRMSprop, Kind::kFunction},
-    {"DragonOptimDifferentiableRMSpropGradient", &CPU::DifferentiableRMSpropGradient, Kind::kGradient},
-    {"DragonOptimAccumulate", &CPU::Accumulate, Kind::kInPlace},
-    {"DragonOptimZeroGrad", &CPU::ZeroGrad, Kind::kInPlace},
-    {"DragonOptimPack", &CPU::Pack, Kind::kInPlace},
-    {"DragonOptimUnpack", &CPU::Unpack, Kind::kInPlace},
+    {"DragonOptimCheck", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Check)},
+    {"DragonOptimRMSprop", Kind::kInPlace, DRAGON_OPTIM_CREATORS(RMSprop)},
+    {"DragonOptimDifferentiableRMSprop", Kind::kFunction, DRAGON_OPTIM_CREATORS(DifferentiableRMSprop)},
+    {"DragonOptimDifferentiableRMSpropGradient", Kind::kGradient, DRAGON_OPTIM_CREATORS(DifferentiableRMSpropGradient)},
+    {"DragonOptimAccumulate", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Accumulate)},
+    {"DragonOptimZeroGrad", Kind::kInPlace, DRAGON_OPTIM_CREATORS(ZeroGrad)},
+    {"DragonOptimPack", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Pack)},
+    {"DragonOptimUnpack", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Unpack)},
 };
 
 bool IsRegistered(const Entry& entry) { return dragon::CPUOperatorRegistry()->Has(entry.name); }
 
 void Register(const Entry& entry) {
-  dragon::CPUOperatorRegistry()->Register(entry.name, entry.creator);
+  dragon::CPUOperatorRegistry()->Register(entry.name, entry.cpu);
+  if (entry.cuda != nullptr) dragon::CUDAOperatorRegistry()->Register(entry.name, entry.cuda);
   auto& schema = dragon::OpSchemaRegistry::NewSchema(entry.name, __FILE__, __LINE__);
   schema.NumInputs(0, INT_MAX).NumOutputs(0, INT_MAX);
   // States, parameters and gradients are updated in place. A function checks by itself that its results are new, which
@@ -68,6 +78,15 @@ void Register(const Entry& entry) {
 }  // namespace dragon_optim
 
 extern "C" {
+
+// The architectures of the CUDA operators, separated by commas; null where this build has none.
+const char* dragon_optim_operators_cuda() {
+#ifdef USE_CUDA
+  return dragon_optim_cuda_architectures();
+#else
+  return nullptr;
+#endif
+}
 
 // Registers the operators. 0; or 1, and nothing registered, where one of them is registered already.
 int dragon_optim_register() {

@@ -25,4 +25,18 @@ struct Operators {
 
 }  // namespace dragon_optim
 
+// Behind an operator's template: Operators<Context>::NAME makes a TYPE<Context>, on each device of this build.
+#define DRAGON_OPTIM_CREATE(NAME, TYPE, CONTEXT)                                                                  \
+  template <>                                                                                                     \
+  dragon::OperatorBase* Operators<dragon::CONTEXT>::NAME(const dragon::OperatorDef& def, dragon::Workspace* ws) { \
+    return new TYPE<dragon::CONTEXT>(def, ws);                                                                    \
+  }
+#ifdef USE_CUDA
+#define DRAGON_OPTIM_OPERATOR(NAME, TYPE)     \
+  DRAGON_OPTIM_CREATE(NAME, TYPE, CPUContext) \
+  DRAGON_OPTIM_CREATE(NAME, TYPE, CUDAContext)
+#else
+#define DRAGON_OPTIM_OPERATOR(NAME, TYPE) DRAGON_OPTIM_CREATE(NAME, TYPE, CPUContext)
+#endif
+
 #endif  // DRAGON_OPTIM_CSRC_OPERATORS_H_

@@ -12,9 +12,10 @@
 //              indices  place in the layout of each tensor among the edges
 //              slots    slot of each tensor among the edges (pack only)
 
-#include <cstring>
+#include <algorithm>
 #include <stdexcept>
 
+#include "dragon_optim/csrc/device.h"
 #include "dragon_optim/csrc/operators.h"
 #include "dragon_optim/csrc/tensors.h"
 
@@ -47,13 +48,15 @@ struct Layout {
   char* Tensor(void* buffer, size_t i) const { return At(buffer, offsets[indices[i]]); }
   int64_t Size(size_t i) const { return sizes[indices[i]]; }
 
-  bool Flag(void* buffer, size_t i) const {
-    const char* flag = At(buffer, indices[i]);
+  // The flags as they lie at the front of the buffer, in main memory.
+  size_t FlagBytes() const { return sizes.size() * static_cast<size_t>(ItemSize(dtype)); }
+  bool Flag(void* flags, size_t i) const {
+    const char* flag = At(flags, indices[i]);
     return dtype == DType::kFloat32 ? *reinterpret_cast<const float*>(flag) > 0
                                     : *reinterpret_cast<const double*>(flag) > 0;
   }
-  void SetFlag(void* buffer, size_t i) const {
-    char* flag = At(buffer, indices[i]);
+  void SetFlag(void* flags, size_t i) const {
+    char* flag = At(flags, indices[i]);
     if (dtype == DType::kFloat32) {
       *reinterpret_cast<float*>(flag) = 1;
     } else {
@@ -75,21 +78,23 @@ template <class Context>
 class PackOp final : public dragon::Operator<Context> {
  public:
   PackOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
-      : dragon::Operator<Context>(def, ws), layout_(def), slots_(Integers(def, "slots")) {}
+      : dragon::Operator<Context>(def, ws), layout_(def), slots_(Integers(def, "slots")), device_(this->ctx()) {}
 
   void RunOnDevice() override {
     CheckEdges();
     const auto* mask = static_cast<const int64_t*>(Data<dragon::CPUContext>(this->inputs_[0]));
     void* buffer = Buffer();
-    std::memset(buffer, 0, static_cast<size_t>(layout_.total * ItemSize(layout_.dtype)));
+    flags_.assign(layout_.FlagBytes(), 0);
+    copies_.clear();
     for (size_t i = 0; i < slots_.size(); ++i) {
       Tensor* grad = this->inputs_[1 + i];
       if (mask[slots_[i]] == 0 || !HasData(*grad)) continue;
-      layout_.SetFlag(buffer, i);
-      if (layout_.Size(i) == 0) continue;
-      std::memcpy(layout_.Tensor(buffer, i), Data<Context>(grad),
-                  static_cast<size_t>(layout_.Size(i) * ItemSize(layout_.dtype)));
+      layout_.SetFlag(flags_.data(), i);
+      copies_.push_back({layout_.Size(i), Data<Context>(grad), layout_.Tensor(buffer, i), 1});
     }
+    device_.Zero(buffer, static_cast<size_t>(layout_.total * ItemSize(layout_.dtype)));
+    device_.Upload(buffer, flags_.data(), flags_.size());
+    device_.Accumulate(layout_.dtype, copies_);
   }
 
  private:
@@ -117,7 +122,7 @@ class PackOp final : public dragon::Operator<Context> {
         Numel(*buffer) == layout_.total) {
       return MutableData<Context>(buffer);
     }
-    ProbeMemory(layout_.total * ItemSize(layout_.dtype));
+    device_.ProbeMemory(layout_.total * ItemSize(layout_.dtype));
     buffer->Reshape({layout_.total});
     SetDType(buffer, layout_.dtype);
     return buffer->template raw_mutable_data<Context>();
@@ -125,6 +130,9 @@ class PackOp final : public dragon::Operator<Context> {
 
   Layout layout_;
   std::vector<int64_t> slots_;
+  Device<Context> device_;
+  std::vector<char> flags_;
+  std::vector<AccumulateTensor> copies_;  // sums that begin: a list of them is copied at once
 };
 
 // inputs   buffer, param...
@@ -132,7 +140,8 @@ class PackOp final : public dragon::Operator<Context> {
 template <class Context>
 class UnpackOp final : public dragon::Operator<Context> {
  public:
-  UnpackOp(const dragon::OperatorDef& def, dragon::Workspace* ws) : dragon::Operator<Context>(def, ws), layout_(def) {}
+  UnpackOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
+      : dragon::Operator<Context>(def, ws), layout_(def), device_(this->ctx()) {}
 
   void RunOnDevice() override {
     const size_t size = layout_.indices.size();
@@ -142,35 +151,41 @@ class UnpackOp final : public dragon::Operator<Context> {
         !FloatingDType(source, &dtype) || dtype != layout_.dtype || Numel(*source) != layout_.total) {
       throw std::invalid_argument("DragonOptimUnpack: the edges do not fit the arguments");
     }
+    CheckParams();
     void* buffer = MutableData<Context>(source);
+    flags_.resize(layout_.FlagBytes());
+    device_.Download(flags_.data(), buffer, flags_.size());
+    copies_.clear();
     for (size_t i = 0; i < size; ++i) {
-      if (layout_.Flag(buffer, i)) Write(this->outputs_[i], *this->inputs_[1 + i], buffer, i);
+      if (!layout_.Flag(flags_.data(), i)) continue;
+      void* data = Memory(this->outputs_[i], *this->inputs_[1 + i]);
+      copies_.push_back({layout_.Size(i), layout_.Tensor(buffer, i), data, 1});
     }
+    device_.Accumulate(layout_.dtype, copies_);
   }
 
  private:
-  void Write(Tensor* grad, const Tensor& param, void* buffer, size_t i) {
-    if (Numel(param) != layout_.Size(i))
+  void CheckParams() {
+    for (size_t i = 0; i < layout_.indices.size(); ++i) {
+      if (Numel(*this->inputs_[1 + i]) == layout_.Size(i)) continue;
       throw std::invalid_argument("DragonOptimUnpack: a parameter changed its shape");
+    }
+  }
+
+  void* Memory(Tensor* grad, const Tensor& param) {
     DType dtype;
     const bool fits =
         HasData(*grad) && FloatingDType(grad, &dtype) && dtype == layout_.dtype && grad->dims() == param.dims();
-    void* data = fits ? MutableData<Context>(grad) : Allocate<Context>(grad, param, layout_.dtype);
-    if (layout_.Size(i) == 0) return;
-    std::memcpy(data, layout_.Tensor(buffer, i), static_cast<size_t>(layout_.Size(i) * ItemSize(layout_.dtype)));
+    return fits ? MutableData<Context>(grad) : Allocate<Context>(grad, param, layout_.dtype);
   }
 
   Layout layout_;
+  Device<Context> device_;
+  std::vector<char> flags_;
+  std::vector<AccumulateTensor> copies_;
 };
 
-template <>
-dragon::OperatorBase* Operators<dragon::CPUContext>::Pack(const dragon::OperatorDef& def, dragon::Workspace* ws) {
-  return new PackOp<dragon::CPUContext>(def, ws);
-}
-
-template <>
-dragon::OperatorBase* Operators<dragon::CPUContext>::Unpack(const dragon::OperatorDef& def, dragon::Workspace* ws) {
-  return new UnpackOp<dragon::CPUContext>(def, ws);
-}
+DRAGON_OPTIM_OPERATOR(Pack, PackOp)
+DRAGON_OPTIM_OPERATOR(Unpack, UnpackOp)
 
 }  // namespace dragon_optim

@@ -3,10 +3,12 @@
 // DragonOptimRMSprop: one update of a list of parameters; the kernel does the arithmetic. The argument `checked` says
 // that DragonOptimCheck has run before it in the same graph; without it the operator checks by itself.
 
+#include <algorithm>
+
+#include "dragon_optim/csrc/device.h"
 #include "dragon_optim/csrc/operators.h"
 #include "dragon_optim/csrc/rmsprop_hyper.h"
 #include "dragon_optim/csrc/segments.h"
-#include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
 
 namespace dragon_optim {
@@ -34,8 +36,12 @@ class RMSpropOp final : public SegmentedOp<Context> {
       tensors_.push_back(Gather(segment, i, hyper));
       ++steps[this->Slot(segment, i)];
     }
-    RMSpropUpdate(segment.dtype, this->GradDType(segment), MakeOptions(hyper), tensors_.data(),
-                  static_cast<int64_t>(tensors_.size()), NumThreads());
+    try {
+      this->device_.Update(segment.dtype, this->GradDType(segment), MakeOptions(hyper), tensors_);
+    } catch (...) {  // a GPU may refuse a launch
+      for (int64_t i = 0; i < segment.size; ++i) steps[this->Slot(segment, i)] -= this->TakesPart(mask, segment, i);
+      throw;
+    }
   }
 
  private:
@@ -74,13 +80,14 @@ class RMSpropOp final : public SegmentedOp<Context> {
   }
 
   // A state is made at the first gradient of its parameter, not before.
-  static void Initialise(Tensor* memory, Tensor* param, DType dtype, StateMember member, double initial_square_avg) {
+  void Initialise(Tensor* memory, Tensor* param, DType dtype, StateMember member, double initial_square_avg) {
     const DType arithmetic = ArithmeticDType(dtype);
     void* data = Allocate<Context>(memory, *param, arithmetic);
     if (member == &RMSpropTensor::master_param) {
-      HalfToFloat(Data<Context>(param), data, Numel(*param));
+      this->device_.HalfToFloat(Data<Context>(param), data, Numel(*param));
     } else {
-      Fill(arithmetic, data, Numel(*param), member == &RMSpropTensor::square_avg ? initial_square_avg : 0.0);
+      this->device_.Fill(arithmetic, data, Numel(*param),
+                         member == &RMSpropTensor::square_avg ? initial_square_avg : 0.0);
     }
   }
 
@@ -90,9 +97,6 @@ class RMSpropOp final : public SegmentedOp<Context> {
   std::vector<RMSpropTensor> tensors_;  // kept between runs: no allocation once warm
 };
 
-template <>
-dragon::OperatorBase* Operators<dragon::CPUContext>::RMSprop(const dragon::OperatorDef& def, dragon::Workspace* ws) {
-  return new RMSpropOp<dragon::CPUContext>(def, ws);
-}
+DRAGON_OPTIM_OPERATOR(RMSprop, RMSpropOp)
 
 }  // namespace dragon_optim

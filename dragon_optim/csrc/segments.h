@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "dragon_optim/csrc/device.h"
 #include "dragon_optim/csrc/tensors.h"
 
 namespace dragon_optim {
@@ -40,7 +41,8 @@ class SegmentedOp : public dragon::Operator<Context> {
         slots_(Integers(def, "slots")),
         positions_(Integers(def, "positions")),
         hyper_size_(Integer(def, "hyper_size")),
-        summed_(Integer(def, "summed") != 0) {
+        summed_(Integer(def, "summed") != 0),
+        device_(this->ctx()) {
     const auto groups = Integers(def, "groups");
     const auto sizes = Integers(def, "sizes");
     const auto num_states = Integers(def, "num_states");
@@ -112,7 +114,7 @@ class SegmentedOp : public dragon::Operator<Context> {
         for (int64_t state = 0; state < segment.num_states; ++state) missing_bytes += CheckState(segment, state, i);
       }
     }
-    ProbeMemory(missing_bytes);
+    device_.ProbeMemory(missing_bytes);
   }
 
   std::vector<Segment> segments_;
@@ -122,6 +124,7 @@ class SegmentedOp : public dragon::Operator<Context> {
   int64_t num_outputs_ = 0;
   int64_t num_slots_ = 0;
   bool summed_;
+  Device<Context> device_;
 
  private:
   std::string Name(const Segment& segment, int64_t i) const {

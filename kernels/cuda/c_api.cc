@@ -65,6 +65,10 @@ int64_t dragon_optim_cuda_squared_norms_workspace(const dragon_optim_gradient* g
   return cuda::SquaredNormsWorkspace(Of(gradients), count);
 }
 
+int dragon_optim_cuda_fill(int dtype, void* data, int64_t size, double value, void* stream) {
+  return Guarded([&] { cuda::Fill(CheckedDType(dtype), data, size, value, StreamOf(stream)); });
+}
+
 const char* dragon_optim_cuda_architectures(void) { return DRAGON_OPTIM_CUDA_ARCHITECTURES; }
 
 const char* dragon_optim_cuda_last_error(void) { return dragon_optim::LastError().c_str(); }

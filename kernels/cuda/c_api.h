@@ -36,6 +36,9 @@ int dragon_optim_cuda_squared_norms(int grad_dtype, const struct dragon_optim_gr
                                     void* stream);
 int64_t dragon_optim_cuda_squared_norms_workspace(const struct dragon_optim_gradient* gradients, int64_t count);
 
+/* `dtype` is float32 or float64; the value is rounded once. */
+int dragon_optim_cuda_fill(int dtype, void* data, int64_t size, double value, void* stream);
+
 /* The architectures compiled into this library, separated by commas; "compute_..." is for all later ones. */
 const char* dragon_optim_cuda_architectures(void);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
+#include <stdexcept>
 #include <type_traits>
 
 #include "kernels/cuda/access.cuh"
@@ -79,6 +80,19 @@ __global__ void __launch_bounds__(kThreads)
   if (found) *found_anywhere = 1;  // whoever else writes it writes the same
 }
 
+// Wide enough as it is: the accesses of a warp lie side by side.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) FillKernel(T* data, int64_t size, T value) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < size; i += stride) data[i] = value;
+}
+
+template <typename T>
+void LaunchFill(void* data, int64_t size, double value, cudaStream_t stream) {
+  const int64_t blocks = size / kThreads + (size % kThreads != 0);
+  Launch("filling", &FillKernel<T>, blocks, kThreads, stream, static_cast<T*>(data), size, static_cast<T>(value));
+}
+
 }  // namespace
 
 void Accumulate(DType grad_dtype, const AccumulateTensor* tensors, int64_t count, cudaStream_t stream) {
@@ -108,6 +122,17 @@ void FindNonFinite(DType grad_dtype, const Gradient* gradients, int64_t count, i
              stream, batch, found);
     });
   });
+}
+
+void Fill(DType dtype, void* data, int64_t size, double value, cudaStream_t stream) {
+  if (dtype != DType::kFloat32 && dtype != DType::kFloat64) {
+    throw std::invalid_argument("Invalid dtype of an array to fill (need float32 or float64)");
+  }
+  CheckSize(size, kNoTensor);
+  if (size == 0) return;
+  CheckArray(data, ItemSize(dtype), "data");
+  dtype == DType::kFloat32 ? LaunchFill<float>(data, size, value, stream)
+                           : LaunchFill<double>(data, size, value, stream);
 }
 
 int64_t SquaredNormsWorkspace(const Gradient* gradients, int64_t count) {

@@ -34,6 +34,9 @@ void SquaredNorms(DType grad_dtype, const Gradient* gradients, int64_t count, do
                   const Workspace& workspace, cudaStream_t stream);
 int64_t SquaredNormsWorkspace(const Gradient* gradients, int64_t count);
 
+// Sets every element of an array of `dtype` (kFloat32 or kFloat64) to `value`, rounded once.
+void Fill(DType dtype, void* data, int64_t size, double value, cudaStream_t stream);
+
 }  // namespace cuda
 }  // namespace dragon_optim
 

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError
 
-from . import libraries
+from . import cuda, libraries
 from .dragon_home import Dragon, find_dragon
 from .errors import BuildError
 from .incremental import build_library
@@ -98,23 +98,26 @@ class BuildNative(build_ext):
         info.unlink(missing_ok=True)
         kernels = libraries.kernels(ROOT, compiler.machine)
         install(build_library(kernels, compiler, ROOT, build_dir, log), target)
-        operators = libraries.operators(ROOT, dragon, build_dir)
+        nvcc = cuda.find_nvcc() if dragon.has_cuda else None
+        parts = cuda.parts_for(dragon, nvcc, ROOT, build_dir, log)
+        operators = libraries.operators(ROOT, dragon, build_dir, cuda=parts)
         install(build_library(operators, compiler, ROOT, build_dir, log), target)
-        info.write_text(json.dumps(build_info(dragon, compiler), indent=2) + "\n", encoding="utf-8")
+        info.write_text(json.dumps(build_info(dragon, compiler, nvcc), indent=2) + "\n", encoding="utf-8")
 
     def _target_dir(self) -> Path:
         in_place = self.inplace or getattr(self, "editable_mode", False)
         return (ROOT if in_place else Path(self.build_lib).resolve()) / PACKAGE_LIB
 
 
-def build_info(dragon: Dragon, compiler: Compiler) -> Dict[str, str]:
+def build_info(dragon: Dragon, compiler: Compiler, nvcc: Optional[cuda.Nvcc] = None) -> Dict[str, str]:
     """Return what the loader compares with the Dragon it finds, and what a bug report needs."""
-    return {
+    info = {
         "dragon_version": dragon.version,
         "dragon_git_version": dragon.git_version,
         "compiler": compiler.version,
         "machine": compiler.machine,
     }
+    return dict(info, cuda_compiler=f"nvcc {nvcc.version}") if nvcc else info
 
 
 def install(source: Path, folder: Path) -> None:

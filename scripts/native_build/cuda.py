@@ -9,8 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from .dragon_home import Dragon
 from .errors import BuildError
-from .libraries import Library, Unit, sources_of, wants_werror
+from .incremental import Log, compile_units
+from .libraries import CudaParts, Library, Unit, sources_of, wants_werror
+from .toolchain import Compiler
 
 CUDA_KERNELS = "dragon_optim_cuda"
 USUAL_PLACE = Path("/usr/local/cuda/bin/nvcc")
@@ -18,6 +21,9 @@ ARCHS = "DRAGON_OPTIM_CUDA_ARCHS"
 
 # Those of the cards that people have; of each only what the toolkit still, or already, knows.
 USUAL_ARCHITECTURES = (70, 75, 80, 86, 89, 90)
+
+# What Dragon's headers include of the toolkit that is not in each installation of it.
+DRAGONS_HEADERS = ("cublas_v2.h", "curand.h")
 
 # The bits of the CPU: no contraction, no approximate division or root, denormals kept. nvcc's own defaults
 # but for the first, written down because it matters.
@@ -32,6 +38,9 @@ FLAGS = (
     "-I.",
 )
 
+# CUDA's runtime inside of our library, and seen by nobody else.
+STATIC_RUNTIME = ("-lcudart_static", "-ldl", "-lrt", "-Wl,--exclude-libs,libcudart_static.a")
+
 
 class Nvcc(NamedTuple):
     """CUDA's compiler: how to call it, its release, and the architectures that it knows."""
@@ -39,6 +48,19 @@ class Nvcc(NamedTuple):
     command: Tuple[str, ...]
     version: str
     architectures: Tuple[int, ...]
+
+
+class Toolkit(NamedTuple):
+    """Where CUDA's headers and libraries are."""
+
+    include_dirs: Tuple[Path, ...]
+    library_dirs: Tuple[Path, ...]
+
+    def lacks(self, environ: Optional[Mapping[str, str]] = None) -> List[str]:
+        """Return the headers among those that Dragon's include which are in no folder, `CPATH` included."""
+        environ = os.environ if environ is None else environ
+        folders = [*self.include_dirs, *map(Path, filter(None, environ.get("CPATH", "").split(":")))]
+        return [name for name in DRAGONS_HEADERS if not any((path / name).is_file() for path in folders)]
 
 
 def find_nvcc(environ: Optional[Mapping[str, str]] = None, usual_place: Path = USUAL_PLACE) -> Optional[Nvcc]:
@@ -104,9 +126,56 @@ def cuda_kernels(
     return Library(CUDA_KERNELS, units, (), linker_option="-Xlinker=")
 
 
-def _ask(command: Sequence[str], option: str) -> str:
+def toolkit(nvcc: Nvcc) -> Toolkit:
+    """Return the folders that nvcc itself hands to compiler and linker."""
+    text = _ask(nvcc.command, "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull)
+    lines = dict(re.findall(r"^#\$ (INCLUDES|LIBRARIES)=(.*)$", text, re.MULTILINE))
+    include = re.findall(r'"-I([^"]+)"', lines.get("INCLUDES", ""))
+    libraries = re.findall(r'"-L([^"]+)"', lines.get("LIBRARIES", ""))
+    if not include or not libraries:
+        command = " ".join(nvcc.command)
+        raise BuildError(f"`{command} --dryrun` does not say where CUDA's headers and libraries are")
+    return Toolkit(tuple(map(Path, include)), tuple(map(Path, libraries)))
+
+
+def parts(
+    nvcc: Nvcc, found: Toolkit, root: Path, build_dir: Path, log: Log, shared_runtime: bool = False
+) -> CudaParts:
+    """Compile the CUDA kernels and return what the operators take to run on a GPU."""
+    library = cuda_kernels(root, chosen_architectures(nvcc))
+    objects = compile_units(library, Compiler(nvcc.command, nvcc.version, ""), root, build_dir, log)
+    runtime = ("-lcudart",) if shared_runtime else STATIC_RUNTIME
+    return CudaParts(
+        tuple(objects), found.include_dirs, (*(f"-L{path}" for path in found.library_dirs), *runtime)
+    )
+
+
+def parts_for(
+    dragon: Dragon, nvcc: Optional[Nvcc], root: Path, build_dir: Path, log: Log
+) -> Optional[CudaParts]:
+    """Return the `parts` for a Dragon with CUDA, and None for one without."""
+    if not dragon.has_cuda:
+        return None
+    if nvcc is None:
+        raise BuildError(
+            f"Dragon at {dragon.home} was built with CUDA, and its operators need nvcc: install CUDA's "
+            "toolkit, or set CUDACXX"
+        )
+    found = toolkit(nvcc)
+    missing = found.lacks()
+    if missing:
+        raise BuildError(
+            f"CUDA's toolkit in {found.include_dirs[0]} lacks {' and '.join(missing)}, which Dragon's "
+            "headers include: install the rest of the toolkit, or name the folders of these headers in CPATH"
+        )
+    return parts(nvcc, found, root, build_dir, log, shared_runtime=dragon.shares_cuda_runtime)
+
+
+def _ask(command: Sequence[str], *options: str) -> str:
     try:
-        run = subprocess.run([*command, option], capture_output=True, check=True)
+        run = subprocess.run(
+            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+        )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise BuildError(f"`{' '.join(command)} {option}` failed: is it nvcc? ({error})") from error
+        raise BuildError(f"`{' '.join([*command, *options])}` failed: is it nvcc? ({error})") from error
     return run.stdout.decode(errors="replace")

@@ -5,6 +5,7 @@ Importing would start the framework, and would need its run-time dependencies in
 """
 
 import importlib.util
+import mmap
 import os
 import re
 from pathlib import Path
@@ -16,6 +17,9 @@ from .errors import BuildError
 MARK = Path("include", "dragon", "core", "operator.h")
 LIBRARY = Path("lib", "libdragon.so")
 INSTALL = "pip install seeta-dragon==0.3.0"
+# In libdragon.so: what only a build with CUDA defines; what it needs where it shares CUDA's runtime.
+CUDA_SYMBOL = b"_ZN6dragon11CUDAContext7objectsEv"
+SHARED_RUNTIME = b"libcudart.so"
 
 
 class Dragon(NamedTuple):
@@ -34,6 +38,23 @@ class Dragon(NamedTuple):
     def library_dir(self) -> Path:
         """Folder of libdragon.so."""
         return self.home / "lib"
+
+    @property
+    def has_cuda(self) -> bool:
+        """Whether it was built with CUDA. Dragon itself would have to be imported to be asked."""
+        return self._library_holds(CUDA_SYMBOL)
+
+    @property
+    def shares_cuda_runtime(self) -> bool:
+        """Whether it takes CUDA's runtime from a library of its own."""
+        return self._library_holds(SHARED_RUNTIME)
+
+    def _library_holds(self, text: bytes) -> bool:
+        path = self.home / LIBRARY
+        if path.stat().st_size == 0:  # cannot be mapped
+            return False
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return view.find(text) >= 0
 
 
 def find_dragon(environ: Optional[Mapping[str, str]] = None) -> Dragon:

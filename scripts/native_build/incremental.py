@@ -18,7 +18,7 @@ Log = Callable[[str], None]
 
 def build_library(library: Library, compiler: Compiler, root: Path, build_dir: Path, log: Log) -> Path:
     """Bring `library` up to date in `build_dir` and return its path."""
-    objects = _compile_all(library, compiler, root, build_dir, log)
+    objects = compile_units(library, compiler, root, build_dir, log)
     target = build_dir / library.file_name
     command = [*compiler.command, *library.shared_flags]
     command += [str(path) for path in objects] + list(library.link_flags)
@@ -34,7 +34,8 @@ def jobs() -> int:
     return max(1, int(named)) if named.isdigit() else min(8, len(os.sched_getaffinity(0)))
 
 
-def _compile_all(library: Library, compiler: Compiler, root: Path, build_dir: Path, log: Log) -> List[Path]:
+def compile_units(library: Library, compiler: Compiler, root: Path, build_dir: Path, log: Log) -> List[Path]:
+    """Bring the objects of `library` up to date in `build_dir` and return their paths."""
     objects = [build_dir / unit.source.with_suffix(".o") for unit in library.units]
     commands = [_compile_command(unit, target, compiler) for unit, target in zip(library.units, objects)]
     stale = [

@@ -49,6 +49,14 @@ class Unit(NamedTuple):
     flags: Tuple[str, ...]
 
 
+class CudaParts(NamedTuple):
+    """What the operators take besides, where Dragon has CUDA: kernels, headers, CUDA's runtime."""
+
+    objects: Tuple[Path, ...]
+    include_dirs: Tuple[Path, ...]
+    link_flags: Tuple[str, ...]
+
+
 class Library(NamedTuple):
     """A shared library: its units and what the linker is told besides their objects."""
 
@@ -80,6 +88,11 @@ def operator_sources(root: Path) -> List[Path]:
     return sources_of(root, "dragon_optim/csrc/*.cc")
 
 
+def cuda_operator_sources(root: Path) -> List[Path]:
+    """Return the sources that the operators need besides, to run on a GPU."""
+    return sources_of(root, "dragon_optim/csrc/cuda/*.cc")
+
+
 def kernels(root: Path, machine: str, environ: Mapping[str, str] = os.environ) -> Library:
     """Describe the kernels: C++17 and threads, nothing of Dragon."""
     extra = _extra_flags(environ)
@@ -92,13 +105,27 @@ def kernels(root: Path, machine: str, environ: Mapping[str, str] = os.environ) -
 
 
 def operators(
-    root: Path, dragon: Dragon, kernels_dir: Path, environ: Mapping[str, str] = os.environ
+    root: Path,
+    dragon: Dragon,
+    kernels_dir: Path,
+    environ: Mapping[str, str] = os.environ,
+    cuda: Optional[CudaParts] = None,
 ) -> Library:
-    """Describe the operators: Dragon's headers and library, and the kernels beside them."""
+    """Describe the operators: Dragon's headers and library, and the kernels beside them.
+
+    With `cuda` they are for GPUs too, and their kernels are part of the library: so there is one copy of
+    CUDA's runtime for both.
+    """
     extra = _extra_flags(environ)
     # -isystem: Dragon's and protobuf's headers are not free of warnings, ours are.
-    flags = (*FLAGS, "-isystem", str(dragon.include_dir), *extra)
+    include_dirs = (dragon.include_dir, *(cuda.include_dirs if cuda else ()))
+    system = [word for path in include_dirs for word in ("-isystem", str(path))]
+    # Not USE_CUDNN and USE_NCCL too, whatever Dragon has: they add headers, and nothing that we touch.
+    flags = (*FLAGS, *(("-DUSE_CUDA",) if cuda else ()), *system, *extra)
+    objects = cuda.objects if cuda else ()
     link_flags = (
+        *map(str, objects),
+        *(cuda.link_flags if cuda else ()),
         "-pthread",
         f"-L{kernels_dir}",
         f"-l{KERNELS}",
@@ -111,8 +138,11 @@ def operators(
         f"-Wl,--version-script={EXPORTS}",
         *extra,
     )
-    units = [Unit(source, flags) for source in _present(operator_sources(root), "dragon_optim/csrc/")]
-    inputs = (root / EXPORTS, kernels_dir / f"lib{KERNELS}.so", dragon.library_dir / "libdragon.so")
+    sources = _present(operator_sources(root), "dragon_optim/csrc/")
+    if cuda:
+        sources += _present(cuda_operator_sources(root), "dragon_optim/csrc/cuda/")
+    units = [Unit(source, flags) for source in sources]
+    inputs = (*objects, root / EXPORTS, kernels_dir / f"lib{KERNELS}.so", dragon.library_dir / "libdragon.so")
     return Library(OPERATORS, units, link_flags, inputs)
 
 

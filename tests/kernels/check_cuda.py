@@ -90,7 +90,7 @@ def large_tensors(cuda, memory, quick) -> int:
 
 
 def gradients(cuda, memory, quick) -> int:
-    """Sums, norms, infinities and NaNs."""
+    """Sums, norms, infinities and NaNs; and filling."""
     sizes = [*range(30), 0, 4095, 4096, 4097, 50001]
     for dtype in GRAD_DTYPES:
         for shifts in ({}, {"grad": 1, "sum": 1}, {"grad": 3}, {"sum": 2}):
@@ -98,7 +98,9 @@ def gradients(cuda, memory, quick) -> int:
         for shift, scale in ((0, 1.0), (1, -0.3), (3, 7.0)):
             cases.check_norms(cuda, dtype, sizes, shift, scale)
             cases.check_non_finite(cuda, dtype, [1, 0, 4096, 5, 9000], shift)
-    return 10 * len(GRAD_DTYPES)
+    for dtype in ("float32", "float64"):
+        cases.check_fill(cuda, dtype, [0, 1, 255, 256, 257, 3_000_001], shift=1)
+    return 10 * len(GRAD_DTYPES) + 2
 
 
 def skipping(cuda, memory, quick) -> int:

@@ -228,6 +228,17 @@ def check_accumulate(cuda, dtype: str, sizes, shifts: dict) -> None:
     arena.assert_same(device.read(), host.read(), f"sums of {dtype}, {shifts}")
 
 
+def check_fill(cuda, dtype: str, sizes, shift: int) -> None:
+    for size, value in itertools.product(sizes, (0.1, 0.0, -0.0, np.inf)):
+        arena = Arena({"sum": random_array(size, dtype, 2)}, {"sum": shift})
+        host, device = HostArray(arena.image), cuda.upload(arena.image)
+        pointer = arena.address(host.pointer, "sum", 0)
+        arguments = (ctypes.c_void_p(pointer), ctypes.c_int64(size), ctypes.c_double(value))
+        library.call("fill", DTYPE_CODES[dtype], *arguments)
+        cuda.fill(DTYPE_CODES[dtype], arena.address(device.pointer, "sum", 0), size, value)
+        arena.assert_same(device.read(), host.read(), f"{size} of {dtype} filled with {value}, shift {shift}")
+
+
 def check_norms(cuda, dtype: str, sizes, shift: int, scale: float) -> None:
     arena = Arena({"grad": random_array(sum(sizes), dtype, 1)}, {"grad": shift})
     host, device = HostArray(arena.image), cuda.upload(arena.image)

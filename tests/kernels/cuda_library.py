@@ -102,6 +102,9 @@ class CudaLibrary:
     def accumulate(self, grad_dtype, tensors) -> None:
         self.call("accumulate", grad_dtype, tensors, ctypes.c_int64(len(tensors)))
 
+    def fill(self, dtype, pointer: int, size: int, value: float) -> None:
+        self.call("fill", dtype, ctypes.c_void_p(pointer), ctypes.c_int64(size), ctypes.c_double(value))
+
     def find_non_finite(self, grad_dtype, gradients, found: int = 0) -> int:
         flag = self.upload(np.array([found], np.int32))
         self.call("find_non_finite", grad_dtype, gradients, ctypes.c_int64(len(gradients)), address(flag))

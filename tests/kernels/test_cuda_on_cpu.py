@@ -147,6 +147,27 @@ def test_accumulate(small_device, dtype):
     cases.check_accumulate(small_device, dtype, [index % 3 for index in range(3000)], {})
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fill(small_device, dtype):
+    for shift in (0, 1, 3):
+        cases.check_fill(small_device, dtype, [0, 1, 255, 256, 257, 10001], shift)
+
+
+def test_fill_of_what_it_cannot(cuda):
+    cuda.launches()
+    memory = np.zeros(8)
+    for dtype, pointer, size, message in [
+        (0, memory.ctypes.data, 8, "Invalid dtype of an array to fill"),
+        (2, 0, 8, "Invalid data: null"),
+        (2, memory.ctypes.data + 4, 4, "Invalid data: its address is no multiple of the 8 bytes"),
+        (2, memory.ctypes.data, -1, "Invalid size: -1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            cuda.fill(dtype, pointer, size, 1.0)
+    assert cuda.launches() == 0
+    assert (memory == 0).all()
+
+
 @pytest.mark.parametrize("dtype", GRAD_DTYPES)
 def test_norms(small_device, dtype):
     sizes = [*range(40), 0, 4095, 4096, 4097, 70000, *[9] * 300]  # more than all blocks take at a time

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+#include "dragon_optim/csrc/cuda/device.h"
+
+#include <cmath>
+#include <new>
+
+#include "kernels/cuda/launch.h"
+
+namespace dragon_optim {
+
+// Dragon has chosen the device before it runs an operator, but not in our copy of CUDA's runtime if there are two.
+cudaStream_t CudaDevice::Stream() {
+  cuda::Check(cudaSetDevice(context_->device()), "choosing the device");
+  return context_->cuda_stream();
+}
+
+// Allocated and freed again: what the driver calls free may not be had in one piece. It waits for the device, but
+// memory is missing in the first steps only.
+void CudaDevice::ProbeMemory(int64_t bytes) {
+  if (bytes <= 0) return;
+  cuda::Check(cudaSetDevice(context_->device()), "choosing the device");
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // the next one to ask must not think it is his
+    throw std::bad_alloc();
+  }
+  cuda::Check(status, "asking for memory");
+  cuda::Check(cudaFree(memory), "giving memory back");
+}
+
+cuda::Workspace CudaDevice::Scratch(int64_t bytes) {
+  if (bytes == 0) return {nullptr, 0};
+  if (static_cast<int64_t>(scratch_.capacity()) < bytes) ProbeMemory(bytes);
+  scratch_.Reshape({bytes / static_cast<int64_t>(sizeof(double))});
+  SetDType(&scratch_, DType::kFloat64);
+  return {scratch_.raw_mutable_data<dragon::CUDAContext>(), bytes};
+}
+
+// The options travel as an argument of the launch: nothing is copied to the device for them.
+void CudaDevice::Update(DType dtype, DType grad_dtype, const RMSpropOptions& options,
+                        const std::vector<RMSpropTensor>& tensors) {
+  const auto count = static_cast<int64_t>(tensors.size());
+  const cuda::Workspace scratch = Scratch(cuda::RMSpropWorkspace(options, tensors.data(), count));
+  cuda::RMSpropUpdate(dtype, grad_dtype, options, {nullptr, nullptr}, tensors.data(), count, scratch, Stream());
+}
+
+void CudaDevice::Accumulate(DType grad_dtype, const std::vector<AccumulateTensor>& tensors) {
+  cuda::Accumulate(grad_dtype, tensors.data(), static_cast<int64_t>(tensors.size()), Stream());
+}
+
+void CudaDevice::Fill(DType dtype, void* data, int64_t size, double value) {
+  if (value == 0 && !std::signbit(value)) return Zero(data, static_cast<size_t>(size * ItemSize(dtype)));
+  cuda::Fill(dtype, data, size, value, Stream());
+}
+
+// A sum that begins is its first gradient, in the dtype of the arithmetic.
+void CudaDevice::HalfToFloat(const void* source, void* destination, int64_t size) {
+  const AccumulateTensor tensor = {size, source, destination, 1};
+  cuda::Accumulate(DType::kFloat16, &tensor, 1, Stream());
+}
+
+void CudaDevice::Zero(void* data, size_t bytes) {
+  if (bytes == 0) return;
+  cuda::Check(cudaMemsetAsync(data, 0, bytes, Stream()), "filling with zeros");
+}
+
+void CudaDevice::Upload(void* destination, const void* source, size_t bytes) {
+  cuda::Check(cudaMemcpyAsync(destination, source, bytes, cudaMemcpyHostToDevice, Stream()), "a copy to the device");
+}
+
+void CudaDevice::Download(void* destination, const void* source, size_t bytes) {
+  const cudaStream_t stream = Stream();
+  cuda::Check(cudaMemcpyAsync(destination, source, bytes, cudaMemcpyDeviceToHost, stream), "a copy from the device");
+  cuda::Check(cudaStreamSynchronize(stream), "a copy from the device");
+}
+
+}  // namespace dragon_optim

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//
+// What device.h promises, on a GPU. Errors of CUDA throw; Dragon's own macros around it would end the process.
+
+#ifndef DRAGON_OPTIM_CSRC_CUDA_DEVICE_H_
+#define DRAGON_OPTIM_CSRC_CUDA_DEVICE_H_
+
+#include <vector>
+
+#include "dragon_optim/csrc/tensors.h"
+#include "kernels/cuda/rmsprop.h"
+
+namespace dragon_optim {
+
+class CudaDevice {
+ public:
+  explicit CudaDevice(dragon::CUDAContext* context) : context_(context) {}
+
+  void ProbeMemory(int64_t bytes);
+  void Update(DType dtype, DType grad_dtype, const RMSpropOptions& options, const std::vector<RMSpropTensor>& tensors);
+  void Accumulate(DType grad_dtype, const std::vector<AccumulateTensor>& tensors);
+  void Fill(DType dtype, void* data, int64_t size, double value);
+  void HalfToFloat(const void* source, void* destination, int64_t size);
+  void Zero(void* data, size_t bytes);
+  // The source may be overwritten as soon as this returns.
+  void Upload(void* destination, const void* source, size_t bytes);
+  void Download(void* destination, const void* source, size_t bytes);
+
+ private:
+  // The stream to launch on; its device is the current one from then on.
+  cudaStream_t Stream();
+  cuda::Workspace Scratch(int64_t bytes);
+
+  dragon::CUDAContext* context_;
+  Tensor scratch_;  // for the norms: allocated at the first clipped step, and again only where the gradients have grown
+};
+
+}  // namespace dragon_optim
+
+#endif  // DRAGON_OPTIM_CSRC_CUDA_DEVICE_H_
