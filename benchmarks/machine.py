@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 from dragon import version as dragon_version
@@ -54,22 +55,27 @@ def _busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _own_seconds() -> float:
-    """CPU time of this process, and of its children that have ended."""
-    return sum(os.times()[:4])
+def _seconds_of(process: int) -> float:
+    """CPU time of a process, and of its children that have ended."""
+    fields = _read(f"/proc/{process}/stat").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 class OtherPrograms:
-    """How much other programs computed while this one measured."""
+    """How much other programs computed while `processes` measured."""
 
-    def __init__(self) -> None:
-        self._begin = (time.monotonic(), _busy_seconds(), _own_seconds())
+    def __init__(self, processes: Sequence[int]) -> None:
+        self._processes = processes
+        self._begin = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        return time.monotonic(), _busy_seconds() - sum(map(_seconds_of, self._processes))
 
     def cpus(self) -> float:
         """The number of CPUs that they kept busy, on average."""
-        begin, busy, own = self._begin
-        others = (_busy_seconds() - busy) - (_own_seconds() - own)
-        return round(max(0.0, others / (time.monotonic() - begin)), 2)
+        begin, busy = self._begin
+        now, busy_now = self._now()
+        return round(max(0.0, (busy_now - busy) / (now - begin)), 2)
 
 
 def commit() -> str | None:

@@ -28,6 +28,10 @@ SELECTED: dict[str, Case] = {
 }
 
 
+def _marked(label: str, measured: Measured) -> str:
+    return f"{label} (!)" if measured.disturbed else label
+
+
 def _with_spread(measured: Measured, side: str) -> str:
     if not measured.has(side):
         return "-"
@@ -35,7 +39,7 @@ def _with_spread(measured: Measured, side: str) -> str:
 
 
 def _row(measured: Measured, sides: list[str], traffic: bool) -> list[str]:
-    cells = [measured.label]
+    cells = [_marked(measured.label, measured)]
     if traffic:
         cells.append(digits(measured.bytes / 1e6))
         cells.append(digits(measured.gigabytes_per_second(OURS)) if measured.has(OURS) else "-")
@@ -88,7 +92,7 @@ def selected(results: Results) -> Table:
             continue
         share = f"{measured.ratio(LIMIT, OURS):.2f}" if measured.has(LIMIT) else ""
         medians = [milliseconds(measured.median(side)) if measured.has(side) else "" for side in sides]
-        rows.append([label, milliseconds(measured.median(OURS)), share, *medians])
+        rows.append([_marked(label, measured), milliseconds(measured.median(OURS)), share, *medians])
     stock = f"stock Dragon {results.content['versions']['dragon']}"
     header = ["milliseconds", OURS, "of memory speed", LIMIT, stock, "PyTorch for-loop", "foreach", COMPILED]
     return Table("One step()", header, rows)

@@ -43,6 +43,10 @@ class Measured:
         threads = ", 1 thread" if self.threads == 1 else ""
         return f"{kind}{self.parameters}{variant}{dtype}{threads}"
 
+    @property
+    def disturbed(self) -> bool:
+        return self.other_programs >= DISTURBING
+
     def has(self, *sides: str) -> bool:
         return all(side in self.sides for side in sides)
 
@@ -99,10 +103,10 @@ class Results:
         machine, versions = self.content["machine"], self.content["versions"]
         cache = next((cache for cache in reversed(machine["caches"])), "unknown caches")
         torch = f"PyTorch {versions['torch']}" if "torch" in versions else "no PyTorch"
-        others = self.content["other_programs"]
-        disturbed = f" Other programs kept {others:.2f} CPUs busy meanwhile." if others >= DISTURBING else ""
+        disturbed = any(measured.disturbed for measured in self.measured)
+        note = f" (!): other programs kept {DISTURBING} CPUs busy, or more." if disturbed else ""
         return (
             f"{machine['cpu']}, {machine['cpus']} CPUs, {cache}, {machine['instruction set']}; "
             f"Dragon {versions['dragon']}, {torch}. "
-            f"Measured on {self.content['date'][:10]} at commit {self.commit}.{disturbed}"
+            f"Measured on {self.content['date'][:10]} at commit {self.commit}.{note}"
         )

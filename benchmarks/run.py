@@ -46,6 +46,9 @@ class Torch:
     def turns(self, case: Case, folder: Path) -> dict[str, Turn]:
         return self.process.turns(case, folder) if self.process else {}
 
+    def processes(self) -> list[int]:
+        return [self.process.number] if self.process else []
+
     def versions(self) -> dict[str, str]:
         return self.process.versions if self.process else {}
 
@@ -108,11 +111,12 @@ def run(cases: Sequence[Case], settings: Settings, torch: Torch, folder: Path) -
         progress.set_description(case.name)
         available = machine.available_memory()
         if available is not None and needed_memory(case, sides=6) > FITTING * available:
-            found.append(
-                {**describe(case), "sides": {}, "absent": {"all": "it needs more memory than there is"}}
-            )
+            absent = {"all": "it needs more memory than there is"}
+            found.append({**describe(case), "other_programs": 0.0, "sides": {}, "absent": absent})
             continue
-        found.append({**describe(case), **measure(case, settings, torch, folder)})
+        others = machine.OtherPrograms([os.getpid(), *torch.processes()])
+        measured = measure(case, settings, torch, folder)
+        found.append({**describe(case), "other_programs": others.cpus(), **measured})
     buffers = {**dragon_sides.state_buffers(), **torch.state_buffers()}
     return {"cases": found, "state_buffers": buffers, "anatomy": anatomy.measure()}
 
@@ -139,7 +143,6 @@ def main(
 ) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     torch = Torch(with_torch, output.parent / "torch.log")
-    others = machine.OtherPrograms()
     began = datetime.datetime.now(datetime.timezone.utc)
     try:
         # On the disk of the sources: that of /tmp may be memory.
@@ -159,7 +162,6 @@ def main(
             "environment": {name: os.environ.get(name) for name in SPIN},
         },
         "machine": machine.machine(),
-        "other_programs": others.cpus(),
         "versions": {**machine.versions(), **torch.versions()},
         "missing": {"torch": torch.missing} if torch.missing else {},
         **found,

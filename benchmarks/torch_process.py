@@ -76,6 +76,10 @@ class TorchProcess:
             raise TorchError(answer["error"])
         return answer["result"]
 
+    @property
+    def number(self) -> int:
+        return self._process.pid
+
     def turns(self, case: Case, folder: Path) -> dict[str, Turn]:
         """The sides of a case."""
         names = self.ask("prepare", case=dataclasses.asdict(case), folder=str(folder))

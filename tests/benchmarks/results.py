@@ -9,7 +9,7 @@ from benchmarks.run import describe
 from benchmarks.summary import summary
 
 
-def entry(case: Case, absent=None, **medians: float) -> dict:
+def entry(case: Case, absent=None, other_programs=0.01, **medians: float) -> dict:
     """What a run writes about a case, from milliseconds of its sides in three rounds a tenth apart."""
     sides = {
         name.replace("_", " ") if name.startswith("torch") else name: summary(
@@ -17,16 +17,15 @@ def entry(case: Case, absent=None, **medians: float) -> dict:
         )
         for name, median in medians.items()
     }
-    return {**describe(case), "sides": sides, "absent": absent or {}}
+    return {**describe(case), "other_programs": other_programs, "sides": sides, "absent": absent or {}}
 
 
-def made_up(*entries: dict, missing=None, other_programs=0.01) -> Results:
+def made_up(*entries: dict, missing=None) -> Results:
     return Results(
         {
             "date": "2020-02-29T12:00:00+00:00",
             "commit": "0123456789abcdef+",
             "machine": {"cpu": "an abacus", "cpus": 2, "caches": ["L1 beads"], "instruction set": "fingers"},
-            "other_programs": other_programs,
             "versions": {"dragon": "0.3.0", "torch": "2.13.0"},
             "missing": missing or {},
             "cases": list(entries),

@@ -10,29 +10,35 @@ from benchmarks import machine
 
 @pytest.fixture
 def clocks(monkeypatch):
-    """All programs, this one with its children, and the clock; in seconds."""
-    clocks = {"all": 0.0, "own": 0.0, "now": 0.0}
+    """CPU time of all programs and of processes 7 and 8, and the clock; in seconds."""
+    clocks = {"all": 0.0, 7: 0.0, 8: 0.0, "now": 0.0}
     ticks = os.sysconf("SC_CLK_TCK")
 
-    def stat(path):
-        assert path == "/proc/stat"
-        busy = int(clocks["all"] * ticks)
-        return f"cpu {busy - 5} 1 1 99999 88888 1 1 1 0 0\ncpu0 7 7 7"
+    def read(path):
+        if path == "/proc/stat":
+            return f"cpu {int(clocks['all'] * ticks) - 5} 1 1 99999 88888 1 1 1 0 0\ncpu0 7 7 7"
+        process = int(path.split("/")[2])
+        user = int(clocks[process] * ticks) - 6
+        return f"{process} (a (name) S 1 1 1) R 1 1 1 0 -1 0 9 9 9 9 {user} 1 2 3 20 0 4"
 
-    monkeypatch.setattr(machine, "_read", stat)
-    monkeypatch.setattr(machine.os, "times", lambda: (0.25 * clocks["own"],) * 4 + (0.0,))
+    monkeypatch.setattr(machine, "_read", read)
     monkeypatch.setattr(machine.time, "monotonic", lambda: clocks["now"])
     return clocks
 
 
-@pytest.mark.parametrize(
-    ("all_programs", "own", "others"), [(15.0, 10.0, 0.5), (10.0, 10.0, 0.0), (9.9, 10.0, 0)]
-)
-def test_other_programs(clocks, all_programs, own, others):
-    clocks.update(all=100.0)
-    programs = machine.OtherPrograms()
-    clocks.update(all=100.0 + all_programs, own=own, now=10.0)
+@pytest.mark.parametrize(("everything", "others"), [(15.0, 0.5), (10.0, 0.0), (9.9, 0.0)])
+def test_other_programs(clocks, everything, others):
+    clocks.update({"all": 100.0, 7: 20.0, 8: 30.0})
+    programs = machine.OtherPrograms([7, 8])
+    clocks.update({"all": 100.0 + everything, 7: 24.0, 8: 36.0, "now": 10.0})
     assert programs.cpus() == others
+
+
+def test_the_time_of_this_process():
+    begin, user = machine._seconds_of(os.getpid()), os.times().user
+    while os.times().user < user + 0.1:  # a tenth of a second of work
+        sum(range(10_000))
+    assert machine._seconds_of(os.getpid()) > begin
 
 
 def test_available_memory_is_some():

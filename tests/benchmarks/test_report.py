@@ -128,10 +128,17 @@ def test_what_is_missing_is_said_with_its_reason():
     assert "\n".join(["Not measured", "", *reasons]) in overview.everything(results)
 
 
-@pytest.mark.parametrize(("cpus", "said"), [(0.04, False), (0.75, True)])
-def test_a_disturbed_run_says_so(cpus, said):
-    text = overview.everything(made_up(entry(LARGE, dragon_optim=1), other_programs=cpus))
-    assert ("Other programs kept 0.75 CPUs busy" in text) == said
+def test_a_disturbed_case_is_marked():
+    alone, disturbed = (
+        entry(case, None, cpus, limit=1, dragon_optim=1)
+        for case, cpus in ((LARGE, 0.04), (step("1 x 10M"), 0.75))
+    )
+    results = made_up(alone, disturbed)
+    (table,) = overview.sections(results)
+    assert [row[0] for row in table.rows] == ["1 x 10M, plain", "1 x 10M, momentum (!)"]
+    assert [row[0] for row in overview.selected(results).rows][1] == "the same, momentum (!)"
+    assert "(!): other programs" in results.surroundings()
+    assert "other programs" not in made_up(alone).surroundings()
 
 
 def test_a_case_that_was_not_measured_at_all_is_a_row_of_dashes():
