@@ -22,7 +22,9 @@ from dragon_optim._dragon import graphs
 DTYPE_CODES = {"float16": 0, "float32": 1, "float64": 2}
 FIELDS = [field.key for field in RMSprop.hyper_fields]
 DEFAULTS = dict(dict.fromkeys(FIELDS, 0), lr=0.01, alpha=0.99, eps=1e-8, grad_scale=1)
+# Where the operators run: "cpu", or "cuda" in a build that has them for it. Some are for the CPU only.
 CPU = Device("cpu")
+PLACE = Device(os.environ.get("DRAGON_OPTIM_TESTS_DEVICE", "cpu"))
 CHILD_SECONDS = 30
 
 _numbers = itertools.count()
@@ -54,8 +56,9 @@ def edge(value):
 
 
 def operator(kind, inputs, outputs, **arguments):
+    place = CPU if "Differentiable" in kind else PLACE
     return graphs.operator(
-        kind, [each.name for each in inputs], [each.name for each in outputs], CPU, **arguments
+        kind, [each.name for each in inputs], [each.name for each in outputs], place, **arguments
     )
 
 

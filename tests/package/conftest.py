@@ -21,7 +21,7 @@ def root():
 def make_dragon(tmp_path):
     """Return a function that lays out the parts of a Dragon that a build looks for."""
 
-    def make(name, *, headers=True, library=True, version="0.3.0"):
+    def make(name, *, headers=True, library=True, version="0.3.0", cuda=b""):
         home = tmp_path / name
         home.mkdir(parents=True)
         (home / "__init__.py").write_text("raise ImportError('a build must not import Dragon')\n")
@@ -30,7 +30,7 @@ def make_dragon(tmp_path):
             (home / "include" / "dragon" / "core" / "operator.h").touch()
         if library:
             (home / "lib").mkdir()
-            (home / "lib" / "libdragon.so").touch()
+            (home / "lib" / "libdragon.so").write_bytes(cuda)
         if version:
             (home / "version.py").write_text(f"version = '{version}'\ngit_version = 'abc'\n")
         return home

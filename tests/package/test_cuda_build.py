@@ -3,15 +3,19 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from native_build import cuda, libraries
+from native_build import cuda, dragon_home, libraries
+from native_build.dragon_home import Dragon
 from native_build.errors import BuildError
 
 STUB_NVCC = (
     'case $1 in --version) echo "Cuda compilation tools, release 12.4, V12.4.1" ;; '
-    "--list-gpu-code) printf 'sm_70\\nsm_80\\nsm_90\\nsm_90a\\n' ;; esac"
+    "--list-gpu-code) printf 'sm_70\\nsm_80\\nsm_90\\nsm_90a\\n' ;; "
+    '--dryrun) echo "#\\$ TOP=/opt/toolkit"; echo "#\\$ INCLUDES=\\"-I$TOOLKIT\\"  "; '
+    'echo "#\\$ LIBRARIES=  \\"-L/opt/stubs\\" \\"-L/opt/lib\\"" ;; esac'
 )
 
 
@@ -62,6 +66,49 @@ def test_architectures_that_nvcc_has_not(nvcc, text):
     message = f"DRAGON_OPTIM_CUDA_ARCHS={text}: .* is no architecture of nvcc 12.4 .it has 70, 80, 90"
     with pytest.raises(BuildError, match=message):
         cuda.chosen_architectures(nvcc, {cuda.ARCHS: text})
+
+
+@pytest.fixture
+def toolkit(nvcc, tmp_path, monkeypatch):
+    """The toolkit of the stub, in whose folder of headers there is none."""
+    (tmp_path / "headers").mkdir()
+    monkeypatch.setenv("TOOLKIT", str(tmp_path / "headers"))
+    return cuda.toolkit(nvcc)
+
+
+def test_where_the_toolkit_is(toolkit, tmp_path):
+    assert toolkit == ((tmp_path / "headers",), (Path("/opt/stubs"), Path("/opt/lib")))
+
+
+def test_an_nvcc_that_does_not_say_where_it_is(script):
+    path = script("bin", "nvcc", "exit 0")
+    with pytest.raises(BuildError, match="does not say where CUDA's headers"):
+        cuda.toolkit(cuda.Nvcc((str(path),), "12.4", (80,)))
+
+
+def test_headers_that_the_toolkit_lacks(toolkit, tmp_path):
+    assert toolkit.lacks({}) == ["cublas_v2.h", "curand.h"]
+    (tmp_path / "headers" / "curand.h").touch()
+    assert toolkit.lacks({}) == ["cublas_v2.h"]
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "cublas_v2.h").touch()
+    assert toolkit.lacks({"CPATH": f"/nowhere:{tmp_path / 'more'}"}) == []
+
+
+def test_a_dragon_without_cuda_needs_no_nvcc(make_dragon, tmp_path):
+    dragon = Dragon(make_dragon("dragon"), "0.3.0", "abc")
+    assert cuda.parts_for(dragon, None, tmp_path, tmp_path, print) is None
+
+
+def test_a_dragon_with_cuda_needs_nvcc_and_all_headers(make_dragon, tmp_path, nvcc, toolkit, monkeypatch):
+    dragon = Dragon(make_dragon("dragon", cuda=dragon_home.CUDA_SYMBOL), "0.3.0", "abc")
+    with pytest.raises(
+        BuildError, match="was built with CUDA, and its operators need nvcc: install CUDA's tool"
+    ):
+        cuda.parts_for(dragon, None, tmp_path, tmp_path, print)
+    monkeypatch.delenv("CPATH", raising=False)
+    with pytest.raises(BuildError, match=r"lacks cublas_v2\.h and curand\.h, which Dragon's headers include"):
+        cuda.parts_for(dragon, nvcc, tmp_path, tmp_path, print)
 
 
 def test_machine_code_for_each_and_ptx_of_the_last():

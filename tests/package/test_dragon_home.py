@@ -44,6 +44,27 @@ def test_the_unrelated_package(installed):
         dragon_home.find_dragon({})
 
 
+@pytest.mark.parametrize(
+    ("text", "has_cuda", "shares_runtime"),
+    [
+        (b"", False, False),
+        (b"dragon::CPUContext", False, False),
+        (b"\0_ZN6dragon11CUDAContext7objectsEv\0", True, False),
+        (b"\0libcudart.so.12\0_ZN6dragon11CUDAContext7objectsEv\0", True, True),
+    ],
+)
+def test_a_dragon_with_cuda(installed, text, has_cuda, shares_runtime):
+    installed(cuda=text)
+    dragon = dragon_home.find_dragon({})
+    assert (dragon.has_cuda, dragon.shares_cuda_runtime) == (has_cuda, shares_runtime)
+
+
+def test_cuda_as_dragon_itself_says():
+    from dragon import sysconfig
+
+    assert dragon_home.find_dragon({}).has_cuda == sysconfig.get_build_info()["is_cuda_build"]
+
+
 def test_headers_without_library(installed):
     installed(library=False)
     with pytest.raises(BuildError, match=r"no lib/libdragon\.so"):

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("setuptools", minversion="64", reason="the commands derive from those of setuptools")
 
 from native_build import commands, incremental, libraries
+from native_build.cuda import Nvcc
 from native_build.dragon_home import Dragon
 from native_build.errors import BuildError
 from native_build.toolchain import Compiler, find_compiler, require_linux
@@ -83,6 +84,21 @@ def test_operators_take_dragon_as_system_headers(root, tmp_path):
         assert flags[-1] == "-g"
     assert "-Wl,--version-script=dragon_optim/csrc/exports.map" in library.link_flags
     assert "-Wl,-rpath,$ORIGIN" in library.link_flags
+
+
+def test_operators_with_cuda(root, tmp_path):
+    dragon = Dragon(tmp_path, "0.3.0", "abc")
+    parts = libraries.CudaParts((tmp_path / "norms.o",), (tmp_path / "toolkit",), ("-lcudart_static",))
+    without = libraries.operators(root, dragon, tmp_path, {})
+    library = libraries.operators(root, dragon, tmp_path, {}, cuda=parts)
+    assert {unit.source.parent.name for unit in library.units} == {"csrc", "cuda"}
+    assert {unit.source.parent.name for unit in without.units} == {"csrc"}
+    for flags in flags_of(library).values():
+        assert "-DUSE_CUDA" in flags
+        assert flags[flags.index(str(tmp_path / "toolkit")) - 1] == "-isystem"
+    assert not any("-DUSE_CUDA" in flags for flags in flags_of(without).values())
+    assert library.link_flags[:2] == (str(tmp_path / "norms.o"), "-lcudart_static")
+    assert library.link_inputs[0] == tmp_path / "norms.o"  # linked again when the kernels have changed
 
 
 def test_a_copy_without_sources(tmp_path):
@@ -167,6 +183,9 @@ def test_build_info(tmp_path):
         "compiler": "g++ 12",
         "machine": "x86_64",
     }
+    nvcc = Nvcc(("nvcc",), "13.0", (90,))
+    info = commands.build_info(Dragon(tmp_path, "0.3.0", "abc"), Compiler(("g++",), "", "x86_64"), nvcc)
+    assert info["cuda_compiler"] == "nvcc 13.0"
 
 
 @pytest.mark.parametrize("platform", ["linux_x86_64", "manylinux_2_28_x86_64"])

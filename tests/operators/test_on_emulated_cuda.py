@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The operators for CUDA in a Dragon that has none: run by its graphs, over an emulation of CUDA.
+
+The sources are those of a build for a GPU, the headers of CUDA those in `emulated_cuda/`, here and in
+`tests/kernels/`. What that cannot show: Dragon's own memory on a device, its streams, and all that the
+emulation of the kernels leaves out. With a GPU and a Dragon for it, `DRAGON_OPTIM_TESTS_DEVICE=cuda` lets the
+other files of this folder run there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dragon
+import pytest
+
+import dragon_optim
+from dragon_optim._dragon import library
+from tests.kernels import emulation
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+PACKAGE = Path(dragon_optim.__file__).parent
+DRAGON = Path(dragon.__file__).parent
+
+
+def build(folder: Path) -> Path:
+    """Make the library of operators as for a Dragon with CUDA, the emulation in the place of CUDA."""
+    sources = sorted((ROOT / "dragon_optim" / "csrc").glob("**/*.cc"))
+    if not sources:
+        pytest.skip("the sources are not here: the installed package is tested")
+    if "cuda" in library.devices():
+        pytest.skip("this Dragon has CUDA itself")
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        pytest.skip("no g++ is installed")
+    include = [f"-I{HERE / 'emulated_cuda'}", f"-I{emulation.EMULATION}", f"-I{ROOT}"]
+    flags = [*emulation.FLAGS, "-DUSE_CUDA", *include, "-isystem", str(DRAGON / "include")]
+
+    def compiled(source: Path) -> str:
+        target = str(folder / f"{source.parent.name}-{source.name}.o")
+        subprocess.check_call([compiler, "-x", "c++", *flags, "-c", str(source), "-o", target])
+        return target
+
+    sources += [*emulation.sources(), HERE / "emulated_cuda" / "dragon_cuda.cc"]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        objects = list(pool.map(compiled, sources))
+    path = folder / "libdragon_optim.so"
+    libraries = [f"-L{PACKAGE / '_lib'}", "-ldragon_optim_kernels", f"-L{DRAGON / 'lib'}", "-ldragon"]
+    exports = f"-Wl,--version-script={ROOT / 'dragon_optim' / 'csrc' / 'exports.map'}"
+    options = [
+        "-Wl,--no-undefined",
+        "-Wl,-rpath,$ORIGIN",
+        "-Wl,-soname,libdragon_optim.so",
+        exports,
+        "-pthread",
+    ]
+    subprocess.check_call([compiler, "-shared", *objects, *options, *libraries, "-o", str(path)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Path:
+    """A folder with the package built for CUDA, and these tests."""
+    folder = tmp_path_factory.mktemp("cuda")
+    built = build(tmp_path_factory.mktemp("build"))
+    shutil.copytree(PACKAGE, folder / "dragon_optim", ignore=shutil.ignore_patterns("__pycache__", "csrc"))
+    shutil.copy2(built, folder / "dragon_optim" / "_lib" / built.name)
+    (folder / "tests").mkdir()
+    for path in (ROOT / "tests").glob("*.py"):
+        shutil.copy2(path, folder / "tests")
+    shutil.copytree(HERE, folder / "tests" / "operators", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> str:
+    environ = dict(os.environ, PYTHONPATH=str(folder), DRAGON_OPTIM_TESTS_DEVICE="cuda")
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=str(folder), env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    assert done.returncode == 0, done.stdout.decode()[-4000:]
+    return done.stdout.decode()
+
+
+def test_every_test_of_the_operators(elsewhere):
+    files = [f"tests/operators/test_{name}.py" for name in ("update", "gradients", "wrong_edges")]
+    output = run(elsewhere, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
+    assert "passed" in output
+    assert "skipped" not in output
+
+
+def test_optimizers(elsewhere):
+    assert run(elsewhere, "-m", "tests.operators.emulated_steps").splitlines()[-1] == "all the same"
