@@ -9,7 +9,6 @@ python -m benchmarks.report --keep out/benchmarks/results.json    # keep the res
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,6 +23,17 @@ README, PAGE, STATIC = ROOT / "README.md", ROOT / "docs" / "speed.rst", ROOT / "
 COST = ROOT / "docs" / "cost.rst"
 
 
+PLOTS = {
+    "time_by_elements": "Time of a step against the number of elements",
+    "time_by_tensors": "Time of a step against the number of tensors",
+}
+
+
+def kept() -> Results | None:
+    """The results that the sources show. Before there are any, they show none."""
+    return Results.read(KEPT) if KEPT.exists() else None
+
+
 def between(text: str, begin: str, end: str, content: str) -> str:
     """`text` with `content` between two lines that mark its place."""
     for marker in (begin, end):
@@ -31,40 +41,51 @@ def between(text: str, begin: str, end: str, content: str) -> str:
             raise ValueError(f"the line {marker!r} must stand there once, not {text.count(marker)} times")
     head, rest = text.split(begin)
     _, tail = rest.split(end)
-    return f"{head}{begin}\n\n{content}\n\n{end}{tail}"
+    return f"{head}{begin}\n\n{content}\n\n{end}{tail}" if content else f"{head}{begin}\n{end}{tail}"
 
 
-def readme(results: Results) -> str:
-    content = f"{overview.selected(results).as_markdown()}\n\n{results.surroundings()}"
+def readme(results: Results | None) -> str:
+    content = ""
+    if results is not None:
+        images = "\n".join(f"![{label}](docs/_static/{name}.svg)" for name, label in PLOTS.items())
+        content = "\n\n".join([overview.selected(results).as_markdown(), results.surroundings(), images])
     markers = "<!-- from here: python -m benchmarks.report -->", "<!-- to here -->"
     return between(README.read_text(encoding="utf-8"), *markers, content)
 
 
-def page(results: Results) -> str:
-    tables = [*goals.tables(results), *overview.sections(results)]
-    return _page(PAGE, results, tables)
+def page(results: Results | None) -> str:
+    parts = []
+    if results is not None:
+        parts = [f".. image:: _static/{name}.svg\n   :alt: {label}" for name, label in PLOTS.items()]
+        parts += [table.as_rst() for table in [*goals.tables(results), *overview.sections(results)]]
+    return _page(PAGE, results, parts)
 
 
-def cost_page(results: Results) -> str:
-    parts = [anatomy.table(results.anatomy)] if results.anatomy else []
-    return _page(COST, results, [*cost.tables(results), *parts])
+def cost_page(results: Results | None) -> str:
+    tables: list[Table] = []
+    if results is not None:
+        tables = [*cost.tables(results), *([anatomy.table(results.anatomy)] if results.anatomy else [])]
+    return _page(COST, results, [table.as_rst() for table in tables])
 
 
-def _page(path: Path, results: Results, tables: list[Table]) -> str:
-    content = "\n\n".join([results.surroundings(), *(table.as_rst() for table in tables)])
+def _page(path: Path, results: Results | None, parts: list[str]) -> str:
+    content = "\n\n".join([results.surroundings(), *parts]) if results is not None else ""
     markers = ".. from here: python -m benchmarks.report", ".. to here"
     return between(path.read_text(encoding="utf-8"), *markers, content)
 
 
-def stale(results: Results) -> list[str]:
+def _plot_is_of(path: Path, results: Results | None) -> bool:
+    """A plot bears the date of its results."""
+    if results is None or not path.exists():
+        return results is None and not path.exists()
+    return f"<dc:date>{results.content['date']}</dc:date>" in path.read_text(encoding="utf-8")
+
+
+def stale(results: Results | None) -> list[str]:
     """The files that are not those of the results."""
     texts = {README: readme, PAGE: page, COST: cost_page}
     found = [path for path, make in texts.items() if path.read_text(encoding="utf-8") != make(results)]
-    # A plot bears the date of its results.
-    date = re.escape(results.content["date"])
-    for path in (STATIC / f"{name}.svg" for name in plots.PLOTS):
-        if not path.exists() or not re.search(f"<dc:date>{date}</dc:date>", path.read_text(encoding="utf-8")):
-            found.append(path)
+    found += [path for name in PLOTS if not _plot_is_of(path := STATIC / f"{name}.svg", results)]
     return [str(path.relative_to(ROOT)) for path in found]
 
 
@@ -85,13 +106,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.keep is not None:
         Results.read(arguments.keep)
+        KEPT.parent.mkdir(exist_ok=True)
         shutil.copyfile(arguments.keep, KEPT)
-    results = Results.read(KEPT)
-    if not arguments.check:
+    results = kept()
+    place = KEPT.relative_to(ROOT)
+    if arguments.check:
+        if stale(results):
+            sys.exit(
+                f"not from {place}: {', '.join(stale(results))}; `python -m benchmarks.report` writes them"
+            )
+    elif results is None:
+        sys.exit(f"{place} is not there: --keep makes it from the results of a run")
+    else:
         write(results)
-    elif stale(results):
-        names = ", ".join(stale(results))
-        sys.exit(f"not from {KEPT.relative_to(ROOT)}: {names}; `python -m benchmarks.report` writes them")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 """From results to tables, files and plots."""
 
 import shutil
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from benchmarks import goals, overview, report
 from benchmarks.cases import TRAIN, Case, single, step, tiny
-from benchmarks.results import Results
+from benchmarks.run import as_json
 from benchmarks.tables import Table, digits, milliseconds
 from tests.benchmarks.results import entry, made_up
 
@@ -195,4 +196,48 @@ def test_plots_are_the_same_bytes_each_time(tmp_path):
 
 
 def test_what_stands_in_the_sources_is_from_the_results_that_are_kept():
-    assert report.stale(Results.read(report.KEPT)) == []
+    """Where none are kept, nothing may stand there."""
+    assert report.stale(report.kept()) == []
+
+
+def test_nothing_is_shown_without_results(elsewhere):
+    pytest.importorskip("matplotlib")
+    report.write(made_up(*(entry(case, limit=1, dragon_optim=2) for case in [*single(), *tiny()])))
+    assert len(report.stale(None)) == 5
+    for path in report.STATIC.iterdir():
+        path.unlink()
+    for path, make in (
+        (report.README, report.readme),
+        (report.PAGE, report.page),
+        (report.COST, report.cost_page),
+    ):
+        path.write_text(make(None))
+        assert "an abacus" not in path.read_text()
+    assert report.stale(None) == []
+
+
+def test_keeping_the_results_of_a_run(elsewhere, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(report, "KEPT", elsewhere / "results" / "cpu.json")
+    run = elsewhere / "run.json"
+    run.write_text(
+        as_json(made_up(*(entry(case, limit=1, dragon_optim=2) for case in [*single(), *tiny()])).content)
+    )
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
+        report.main()
+
+    for arguments, complaint in (
+        ([], "results/cpu.json is not there"),
+        (["--keep", run], None),
+        (["--check"], None),
+    ):
+        if complaint is None:
+            call(*arguments)
+        else:
+            with pytest.raises(SystemExit, match=complaint):
+                call(*arguments)
+    report.README.write_text(report.README.read_text().replace("an abacus", "a computer"))
+    with pytest.raises(SystemExit, match=r"not from results/cpu.json: README.md"):
+        call("--check")
