@@ -26,8 +26,9 @@ import numpy as np  # noqa: E402
 
 from tests.kernels import cuda_cases as cases  # noqa: E402
 from tests.kernels import device_memory, library  # noqa: E402
-from tests.kernels.cuda_cases import DTYPES, FORMS, GRAD_DTYPES, RICH, SHIFTS, Arena, Case  # noqa: E402
+from tests.kernels.cuda_cases import DTYPES, GRAD_DTYPES, SHIFTS, Arena, Case  # noqa: E402
 from tests.kernels.cuda_library import BUILT, CudaLibrary, HostArray, build  # noqa: E402
+from tests.kernels.forms import FORMS, RICH  # noqa: E402
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SANITIZER_SECONDS = 80  # for each tool

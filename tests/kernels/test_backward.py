@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.kernels import library
+from tests.kernels.forms import RICH
 from tests.kernels.library import DTYPE_CODES, NUMBERS, Guarded
 
 GIVEN = ("grad", "param", "square_avg", "momentum_buffer", "grad_avg")
@@ -32,7 +33,6 @@ FORMS = [
         [{}, {"grad_scale": 0.3}, {"clip_norm": 0.7}, {"clip_value": 0.6}, {"maximize": True}],
     )
 ]
-RICH = {"momentum": 0.9, "centered": True, "weight_decay": 0.01, "grad_scale": 0.5, "clip_value": 0.8}
 LENGTHS = [*range(36), 63, 64, 65, 127, 128, 129, 511, 512, 513, 1025, 4097, 20001]
 
 

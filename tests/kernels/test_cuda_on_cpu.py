@@ -13,8 +13,9 @@ import pytest
 
 from tests.kernels import cuda_cases as cases
 from tests.kernels import library
-from tests.kernels.cuda_cases import DTYPES, FORMS, GRAD_DTYPES, RICH, SHIFTS, Case
+from tests.kernels.cuda_cases import DTYPES, GRAD_DTYPES, SHIFTS, Case
 from tests.kernels.emulation import Emulated
+from tests.kernels.forms import FORMS, RICH
 
 LENGTHS = [*range(1, 20), 255, 256, 257, 1023, 2047, 2048, 2049, 4095, 4096, 4097, 10001]
 

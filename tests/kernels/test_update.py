@@ -10,30 +10,15 @@ import numpy as np
 import pytest
 
 from tests import exact
-from tests.kernels import library
+from tests.kernels import forms, library
+from tests.kernels.forms import RICH
 from tests.kernels.library import Parameters, assert_all_same_bits
 
 # (dtype of the parameters, dtype of the gradients)
 DTYPES = [("float32", "float32"), ("float64", "float64"), ("float16", "float16"), ("float16", "float32")]
 
-MOMENTUM = [{}, {"momentum": 0.9}, {"momentum": 0.9, "lr_in_momentum": True}]
-CENTERED = [{}, {"centered": True, "alpha": 0.99}, {"centered": True, "alpha": 0.3}]
-DECAY = [{}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]
-EPS = [{}, {"eps_inside_sqrt": True, "eps": 1e-3, "initial_square_avg": 1.0}]
-EXTRAS = [
-    {},
-    {"grad_scale": 0.3},
-    {"clip_norm": 0.7},
-    {"clip_value": 0.2},
-    {"maximize": True},
-    {"grad_scale": -1.7, "clip_norm": 2.0, "clip_value": 0.1, "maximize": True},
-]
-FORMS = [
-    {name: value for part in parts for name, value in part.items()}
-    for parts in itertools.product(MOMENTUM, CENTERED, DECAY, EPS, EXTRAS)
-]
-
-RICH = {"momentum": 0.9, "centered": True, "weight_decay": 0.01, "grad_scale": 0.5, "clip_value": 0.8}
+# TensorFlow begins at 1 where it has eps inside the root.
+FORMS = [dict(form, initial_square_avg=1.0) if "eps_inside_sqrt" in form else form for form in forms.FORMS]
 
 LENGTHS = list(range(71)) + [127, 128, 129, 511, 512, 513, 4095, 4096, 4097, 16383, 16384, 16385, 100003]
 
