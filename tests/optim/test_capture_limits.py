@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Where a captured function stays eager, what it leaves behind, and what it costs."""
+"""Where a captured function stays eager, and what it leaves behind."""
 
 from __future__ import annotations
 
-import functools
 import gc
-import time
 import warnings
 
 import numpy as np
@@ -18,8 +16,8 @@ from dragon.vm.torch.core.optim import optimizer as stock
 
 import dragon_optim
 from dragon_optim.graph import NotCapturableError, capture
-from tests.optim.captured_steps import F, batches, mlp, mse, same, two_sides
-from tests.optim.memory import MEGABYTE, growth, process_memory
+from tests.optim.captured_steps import batches, mlp, mse, same, two_sides
+from tests.optim.memory import MEGABYTE, growth
 from tests.optim.support import values
 
 
@@ -218,36 +216,3 @@ def test_captures_that_die_give_their_memory_back():
     found = growth(ws, work, 5, 20, collect=True)
     assert found.before["allocated"] == found.after["allocated"]
     assert found.before["names"] == found.after["names"]
-
-
-def test_steps_per_second(capsys):
-    """Printed, not asserted: the machine is shared."""
-
-    def per_second(work, number=400):
-        for _ in range(20):
-            work()
-        best = 0.0
-        for _ in range(5):
-            start = time.perf_counter()
-            for _ in range(number // 5):
-                work()
-            best = max(best, number / 5 / (time.perf_counter() - start))
-        return best
-
-    nn, speed = torch.nn, {}
-    x, y = torch.randn(16, 32), torch.randn(16, 10)
-    for kind, make in (("stock", torch.optim.RMSprop), ("ours", dragon_optim.RMSprop)):
-        model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-        optimizer = make(model.parameters(), lr=1e-4, momentum=0.9)
-
-        def step(x, y, model=model, optimizer=optimizer):
-            loss = F.mse_loss(model(x), y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        speed[f"{kind}, eager"] = per_second(lambda: step(x, y))
-        speed[f"{kind}, captured"] = per_second(functools.partial(capture(step), x, y))
-    with capsys.disabled():
-        print("\nsteps/s:", ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
-    assert process_memory() > 0
