@@ -27,7 +27,7 @@ help:
 	@echo 'make demo    train on handwritten digits, write out/digits.png    (first time: about 3 minutes)'
 	@echo 'make test    build and run the tests'
 	@echo 'make lint    format, lint, types, layers: what CI asks for        make format  do what lint can do by itself'
-	@echo 'make bench   beside stock Dragon, PyTorch and memory: 5 minutes   make docs    the site, in docs/_build/html'
+	@echo 'make bench   beside stock Dragon, PyTorch and memory: 10 minutes  make docs    the site, in docs/_build/html'
 	@echo 'make build   only build the libraries in place                    make clean   remove everything that was made'
 	@echo 'make cuda    the CUDA kernels, in build/native (needs nvcc, no GPU)'
 	@echo 'PYTHON=...   the Python to make .venv with                        CXX=...      the compiler, g++ by default'
@@ -36,10 +36,10 @@ demo: compiler build $(STAMPS)/demo
 	@$(SAY) 'training on handwritten digits, result in out/digits.png (about 30 seconds)'
 	@$(BIN)/python examples/digits.py
 
-# The demo's requirements too: the examples are tested.
+# The demo's requirements too: the examples are tested. Whole files go to a process: many share one costly start.
 test: compiler build $(STAMPS)/test $(STAMPS)/demo
 	@$(SAY) 'running the tests (about 5 minutes on two cores)'
-	@$(BIN)/python -m pytest -q tests
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile tests
 
 lint: $(STAMPS)/lint
 	@$(SAY) 'ruff: lint and format';  $(BIN)/ruff check . && $(BIN)/ruff format --check .
