@@ -86,7 +86,7 @@ TRAIN = Case("train", "MLP", "momentum")
 
 
 def default() -> list[Case]:
-    """Every value of every axis, not every combination: some five minutes on two cores."""
+    """Every value of every axis, not every combination: some ten minutes on two cores."""
     large, medium, many = "1 x 10M", shapes.MEDIUM, "1000 x 100"
     return [
         *single(),
