@@ -6,7 +6,11 @@
 #include <new>
 #include <stdexcept>
 
-// Dragon computes with OpenMP and its thread count lives there. Weak: a Dragon built without OpenMP has one thread.
+// dragon.set_num_threads() leaves its number in Eigen, of which Dragon keeps one copy in the process, and nowhere else;
+// before it is called, that is not positive, and Dragon computes with as many threads as OpenMP would. Both are weak: a
+// Dragon may be built without Eigen (by this name) or without OpenMP.
+extern "C" int eigen_max_threads __asm__("_ZZN5Eigen8internal22manage_multi_threadingENS_6ActionEPiE12m_maxThreads")
+    __attribute__((weak));
 extern "C" int omp_get_max_threads() __attribute__((weak));
 
 namespace dragon_optim {
@@ -92,7 +96,10 @@ void ProbeMemory(int64_t bytes) {
   std::free(memory);
 }
 
-int NumThreads() { return omp_get_max_threads != nullptr ? omp_get_max_threads() : 1; }
+int NumThreads() {
+  if (&eigen_max_threads != nullptr && eigen_max_threads > 0) return eigen_max_threads;
+  return omp_get_max_threads != nullptr ? omp_get_max_threads() : 1;
+}
 
 std::vector<int64_t> Integers(const dragon::OperatorDef& def, const std::string& name) {
   const auto* argument = FindArgument(def, name);

@@ -6,6 +6,7 @@ Nothing hangs, and the process never dies.
 
 from __future__ import annotations
 
+import os
 import threading
 
 import dragon
@@ -107,6 +108,31 @@ def test_fork_while_another_thread_steps():
 
 
 # --- threads ------------------------------------------------------------------------------------------------
+
+NEW_THREADS = """
+import os, sys
+import dragon
+from tests.optim.test_processes import Training
+
+if sys.argv[1] != "-":
+    dragon.set_num_threads(int(sys.argv[1]))
+training = Training()
+before = len(os.listdir("/proc/self/task"))
+training.steps(2)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
+@pytest.mark.parametrize(
+    ("given", "openmp", "expected"),
+    [("1", "4", 1), ("2", "4", 2), ("3", "1", 3), ("-", "1", 1), ("-", "3", 3)],
+)
+def test_number_of_threads(given, openmp, expected):
+    """Dragon's number, which is OpenMP's until `dragon.set_num_threads()`."""
+    done = run_script(NEW_THREADS, given, OMP_NUM_THREADS=openmp)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == expected - 1  # the caller does its share
 
 
 @pytest.mark.usefixtures("two_threads")
