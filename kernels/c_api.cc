@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/c_errors.h"
+#include "kernels/clip.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
@@ -32,6 +33,7 @@ static_assert(offsetof(dragon_optim_rmsprop_options_gradient, clip_value) ==
 static_assert(sizeof(dragon_optim_gradient) == sizeof(Gradient), "field for field");
 static_assert(sizeof(dragon_optim_accumulate_tensor) == sizeof(AccumulateTensor), "field for field");
 static_assert(offsetof(dragon_optim_accumulate_tensor, first) == offsetof(AccumulateTensor, first), "field for field");
+static_assert(sizeof(dragon_optim_clip_tensor) == sizeof(ClipTensor), "field for field");
 
 }  // namespace
 }  // namespace dragon_optim
@@ -75,6 +77,34 @@ int dragon_optim_has_non_finite(int grad_dtype, const dragon_optim_gradient* gra
   return Guarded([&] {
     *found = dragon_optim::HasNonFinite(CheckedDType(grad_dtype),
                                         reinterpret_cast<const dragon_optim::Gradient*>(gradients), count, threads);
+  });
+}
+
+int dragon_optim_norm_terms(int grad_dtype, double order, const dragon_optim_gradient* gradients, int64_t count,
+                            int threads, double* terms) {
+  return Guarded([&] {
+    dragon_optim::NormTerms(CheckedDType(grad_dtype), order, reinterpret_cast<const dragon_optim::Gradient*>(gradients),
+                            count, threads, terms);
+  });
+}
+
+int dragon_optim_norm_of_terms(double order, const double* terms, int64_t count, double* norm) {
+  return Guarded([&] { *norm = dragon_optim::NormOfTerms(order, terms, count); });
+}
+
+int dragon_optim_scale(int grad_dtype, const dragon_optim_clip_tensor* tensors, int64_t count, double factor,
+                       int threads) {
+  return Guarded([&] {
+    dragon_optim::Scale(CheckedDType(grad_dtype), reinterpret_cast<const dragon_optim::ClipTensor*>(tensors), count,
+                        factor, threads);
+  });
+}
+
+int dragon_optim_clamp(int grad_dtype, const dragon_optim_clip_tensor* tensors, int64_t count, double limit,
+                       int threads) {
+  return Guarded([&] {
+    dragon_optim::Clamp(CheckedDType(grad_dtype), reinterpret_cast<const dragon_optim::ClipTensor*>(tensors), count,
+                        limit, threads);
   });
 }
 

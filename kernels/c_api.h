@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * The kernels as flat C functions over raw pointers: what tests and benchmarks call through ctypes. Structures are
- * those of rmsprop.h, rmsprop_backward.h and gradient.h, field for field. Functions that return int give 0, or 1 after
- * an error whose text is in dragon_optim_last_error() of the same thread. */
+ * those of rmsprop.h, rmsprop_backward.h, gradient.h and clip.h, field for field. Functions that return int give 0, or
+ * 1 after an error whose text is in dragon_optim_last_error() of the same thread. */
 
 #ifndef DRAGON_OPTIM_KERNELS_C_API_H_
 #define DRAGON_OPTIM_KERNELS_C_API_H_
@@ -47,6 +47,11 @@ struct dragon_optim_accumulate_tensor {
   int32_t first;
 };
 
+struct dragon_optim_clip_tensor {
+  int64_t size;
+  void* grad;
+};
+
 /* dtype codes: 0 float16, 1 float32, 2 float64, 3 bfloat16 */
 int dragon_optim_rmsprop(int dtype, int grad_dtype, const struct dragon_optim_rmsprop_options* options,
                          const struct dragon_optim_rmsprop_tensor* tensors, int64_t count, int threads);
@@ -60,6 +65,13 @@ int dragon_optim_squared_norm(int grad_dtype, const void* grad, int64_t size, do
 /* *found: 1 where an element of any gradient is infinite or NaN, else 0 */
 int dragon_optim_has_non_finite(int grad_dtype, const struct dragon_optim_gradient* gradients, int64_t count,
                                 int threads, int32_t* found);
+int dragon_optim_norm_terms(int grad_dtype, double order, const struct dragon_optim_gradient* gradients, int64_t count,
+                            int threads, double* terms);
+int dragon_optim_norm_of_terms(double order, const double* terms, int64_t count, double* norm);
+int dragon_optim_scale(int grad_dtype, const struct dragon_optim_clip_tensor* tensors, int64_t count, double factor,
+                       int threads);
+int dragon_optim_clamp(int grad_dtype, const struct dragon_optim_clip_tensor* tensors, int64_t count, double limit,
+                       int threads);
 int dragon_optim_fill(int dtype, void* data, int64_t size, double value);
 int dragon_optim_half_to_float(const void* source, void* destination, int64_t size);
 int dragon_optim_float_to_half(const void* source, void* destination, int64_t size);

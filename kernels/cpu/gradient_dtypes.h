@@ -27,6 +27,20 @@ void WithGradientLoops(const KernelTable& kernels, DType grad_dtype, const Use& 
   }
 }
 
+inline const ClipLoops& ClipLoopsOf(const KernelTable& kernels, DType grad_dtype) {
+  switch (grad_dtype) {
+    case DType::kFloat16:
+      return kernels.float16_clip;
+    case DType::kBFloat16:
+      return kernels.bfloat16_clip;
+    case DType::kFloat32:
+      return kernels.float_clip;
+    case DType::kFloat64:
+      break;
+  }
+  return kernels.double_clip;
+}
+
 }  // namespace dragon_optim
 
 #endif  // DRAGON_OPTIM_KERNELS_CPU_GRADIENT_DTYPES_H_

@@ -35,6 +35,16 @@ struct GradientLoops {
   bool (*has_non_finite)(const void* grad, int64_t size);
 };
 
+// The loops of clip.h for one dtype of gradients. A block has at most kNormBlock elements.
+struct ClipLoops {
+  double (*block_magnitudes)(const void* grad, int64_t size);            // their sum
+  double (*block_powers)(const void* grad, int64_t size, double order);  // the sum of magnitude ^ order
+  double (*block_largest)(const void* grad, int64_t size);               // magnitude; NaN where there is one
+  double (*block_smallest)(const void* grad, int64_t size);
+  void (*scale)(void* grad, int64_t size, double factor);
+  void (*clamp)(void* grad, int64_t size, double limit);
+};
+
 // The loop for parameters in a short format, which runs `update` on the master parameters. The gradient has the format
 // of the parameter, or float32 in the second.
 using UpdateShortLoop = void (*)(UpdateLoop<float> update, const RMSpropScalars<float>& scalars, float clip_factor,
@@ -59,6 +69,10 @@ struct KernelTable {
   GradientLoops<float> bfloat16_grad;
   GradientLoops<float> float_grad;
   GradientLoops<double> double_grad;
+  ClipLoops float16_clip;
+  ClipLoops bfloat16_clip;
+  ClipLoops float_clip;
+  ClipLoops double_clip;
   void (*half_to_float)(const uint16_t* source, float* destination, int64_t size);
   void (*float_to_half)(const float* source, uint16_t* destination, int64_t size);
   void (*fill_float)(float* data, int64_t size, float value);

@@ -6,6 +6,7 @@
 #define DRAGON_OPTIM_KERNELS_CPU_MAKE_TABLE_H_
 
 #include "kernels/cpu/backward_loops.h"
+#include "kernels/cpu/clip_loops.h"
 #include "kernels/cpu/gradient_loops.h"
 #include "kernels/cpu/update_loops.h"
 
@@ -27,6 +28,10 @@ constexpr KernelTable MakeKernelTable(const char* name) {
   table.bfloat16_grad = {&ShortBlockSquares<BFloat16>, &AccumulateShortLoop<BFloat16>, &HasNonFiniteLoop<BFloat16>};
   table.float_grad = {&BlockSquares<float>, &AccumulateLoop<float>, &HasNonFiniteLoop<Float32>};
   table.double_grad = {&BlockSquares<double>, &AccumulateLoop<double>, &HasNonFiniteLoop<Float64>};
+  table.float16_clip = MakeClipLoops<Float16>();
+  table.bfloat16_clip = MakeClipLoops<BFloat16>();
+  table.float_clip = MakeClipLoops<Float32>();
+  table.double_clip = MakeClipLoops<Float64>();
   table.half_to_float = [](const uint16_t* source, float* destination, int64_t size) {
     DecodeLoop(Float16(), source, destination, size);
   };
