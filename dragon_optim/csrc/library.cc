@@ -52,6 +52,9 @@ const Entry kEntries[] = {
     {"DragonOptimZeroGrad", Kind::kInPlace, DRAGON_OPTIM_CREATORS(ZeroGrad)},
     {"DragonOptimPack", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Pack)},
     {"DragonOptimUnpack", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Unpack)},
+    {"DragonOptimTotalNorm", Kind::kInPlace, DRAGON_OPTIM_CREATORS(TotalNorm)},
+    {"DragonOptimClipNorm", Kind::kInPlace, DRAGON_OPTIM_CREATORS(ClipNorm)},
+    {"DragonOptimClipValue", Kind::kInPlace, DRAGON_OPTIM_CREATORS(ClipValue)},
 };
 
 bool IsRegistered(const Entry& entry) { return dragon::CPUOperatorRegistry()->Has(entry.name); }

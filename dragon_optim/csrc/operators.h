@@ -21,6 +21,9 @@ struct Operators {
   static dragon::OperatorBase* ZeroGrad(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* Pack(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* Unpack(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* TotalNorm(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* ClipNorm(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* ClipValue(const dragon::OperatorDef& def, dragon::Workspace* ws);
 };
 
 }  // namespace dragon_optim

@@ -10,7 +10,7 @@ import pytest
 from dragon.vm import torch
 
 import dragon_optim
-from dragon_optim._dragon import library, names, workspace
+from dragon_optim._dragon import graphs, library, names, workspace
 
 FORMS = [
     {},
@@ -110,6 +110,18 @@ def what_is_for_the_cpu_only() -> None:
     message = "parameter 0 of group 0 is on cuda:0, but differentiable=True runs on the CPU only"
     with pytest.raises(ValueError, match=message):
         Training([("cuda", 0)] * 3, DTYPES[0], differentiable=True)
+    training = Training([("cpu", 0), ("cuda", 0), ("cpu", 0)], DTYPES[0])
+    training.step()
+    before = [param.grad.numpy().copy() for param in training.params]
+    for clip in (dragon_optim.clip_grad_norm_, dragon_optim.clip_grad_value_):
+        message = rf"parameter 1 is on cuda:0, but {clip.__name__}\(\) runs on the CPU only"
+        with pytest.raises(NotImplementedError, match=message):
+            clip(training.params, 0.1)
+    assert_same([param.grad.numpy().copy() for param in training.params], before)
+    for kind in ("TotalNorm", "ClipNorm", "ClipValue"):
+        operator = graphs.operator(f"DragonOptim{kind}", [], [], torch.device("cuda", 0))
+        with pytest.raises(ValueError, match=f"DragonOptim{kind} runs on the CPU only"):
+            graphs.run_once(workspace.current(), [operator])
 
 
 if __name__ == "__main__":
