@@ -23,6 +23,12 @@ _stock.install()
 _copying.install()
 
 from dragon_optim import checkpoint, graph, native_optimizers  # noqa: E402  the operators must be registered first
+from dragon_optim.clip import (  # noqa: E402
+    clip_grad_norm_,
+    clip_grad_value_,
+    clip_grads_with_norm_,
+    get_total_norm,
+)
 from dragon_optim.hooks import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -35,6 +41,10 @@ __all__ = [
     "RMSprop",
     "__version__",
     "checkpoint",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
     "graph",
     "native_optimizers",
     "register_optimizer_step_post_hook",

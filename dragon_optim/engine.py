@@ -283,6 +283,10 @@ class Engine:
         """Which gradients the next sum_grad() would add, by the last backward pass of each leaf."""
         return tuple(last_passes.get(slot.name, 0) > self._summed_passes for slot in self.slots)
 
+    def awaits_sum(self, leaves: Sequence[str]) -> bool:
+        """Whether a backward pass has reached one of these leaves since the last sum_grad()."""
+        return bool(tape.reached_since(self.workspace, leaves, self._summed_passes).any())
+
     def catch_up(self, summed: bool) -> None:
         """Take note in Python of what a graph did. `summed`: sum_grad() was part of it, just now."""
         if summed:

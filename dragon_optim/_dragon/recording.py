@@ -214,6 +214,10 @@ class Recorder:
             self.eager_reason = f"{type(optimizer).__name__} may keep something that a replay cannot repeat"
         return original(optimizer)
 
+    def note_stock(self, optimizer: Any) -> None:
+        """One of Dragon's own optimizers decides by its round what is recorded."""
+        self.stock.setdefault(id(optimizer), (optimizer, optimizer._sums_grad))
+
     def _stock_zero_grad(self, original: Any, optimizer: Any, set_to_none: bool = False) -> Any:
         if set_to_none:
             self.eager_reason = "zero_grad(set_to_none=True) of Dragon's optimizers is no operator"

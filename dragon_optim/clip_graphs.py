@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which gradients the next step will read, and the graphs that clip them, made once and run again."""
+
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+from dragon.vm.torch.core.cpp import device as Device
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import graphs, leaf_gradients, names, replay, stock, tensors, workspace
+from dragon_optim._threads import OneAtATime
+from dragon_optim._warnings import warn
+from dragon_optim.engine import Engine
+from dragon_optim.optimizer import Optimizer
+
+_ATTRIBUTE = "_dragon_optim_clipping"  # of a workspace
+_MAX_EDGES = 1 << 16  # in all graphs together: Dragon never frees one
+_CPU = Device("cpu")
+
+
+def next_gradients(
+    home: workspace.Workspace, params: Sequence[Tensor], known: Set[str], what: str
+) -> List[str]:
+    """Return the names of what the next step of these parameters will read, each once.
+
+    That is ``.grad``, and after `sum_grad` of the optimizer that holds a parameter its sum, if it has one.
+    `known` is for `leaf_gradients.of`.
+    """
+    found = leaf_gradients.of(home, params, known)
+    for sums in _open_rounds(home, params, what):
+        for position, name in sums.items():
+            # What `requires_grad = False` hides stays hidden.
+            found[position] = name if params[position].requires_grad else None
+    return [name for name in dict.fromkeys(found) if name is not None]
+
+
+# What an optimizer in a round will read of the parameters that it holds, by position; None: nothing.
+_Sums = Dict[int, Optional[str]]
+
+
+def _open_rounds(home: workspace.Workspace, params: Sequence[Tensor], what: str) -> Iterator[_Sums]:
+    """The rounds of all optimizers that hold some of the parameters."""
+    watching = leaf_gradients.recorder(home)
+    summed: Dict[int, Any] = {}  # position -> the optimizer that has a sum of it
+    for optimizer in stock.living():
+        if isinstance(optimizer, Optimizer):
+            engine = vars(optimizer).get("_engine")
+            if engine is None or engine.workspace is not home or not (engine.round_open or watching):
+                continue
+            sums = _our_sums(engine, optimizer, params, watching, what)
+        else:
+            if not (getattr(optimizer, "_sums_grad", False) or watching):
+                continue
+            if not stock.lives_in(optimizer, home):
+                continue
+            sums = _stock_sums(home, optimizer, params, watching)
+        for position, name in sums.items():
+            if name is not None and summed.setdefault(position, optimizer) is not optimizer:
+                raise RuntimeError(
+                    f"parameter {position} has sums of gradients in two optimizers, and {what} cannot know "
+                    "which of them steps next: end the round of one, by its step() or "
+                    "zero_grad(drop_sums=True)."
+                )
+        yield sums
+
+
+def _our_sums(
+    engine: Engine, optimizer: Optimizer, params: Sequence[Tensor], watching: Any, what: str
+) -> _Sums:
+    sums: _Sums = {}
+    slots = [(position, engine.table.find(param)) for position, param in enumerate(params)]
+    held = [(position, slot) for position, slot in slots if slot is not None and slot.in_group]
+    if watching is not None and held:
+        engine.look(optimizer.param_groups)  # it takes part: a replay must find it as it is
+    if not engine.round_open or not held:
+        return sums
+    flags = engine.table.summed.view
+    for position, slot in held:
+        sums[position] = tensors.name(slot.sum) if slot.sum is not None and flags[slot.index] else None
+    if engine.awaits_sum([slot.name for _, slot in held]):
+        warn(
+            f"a backward pass came after the last sum_grad(): {what} takes the sums of this round, as step() "
+            "will. Call sum_grad() first to have that pass in them."
+        )
+    return sums
+
+
+def _stock_sums(home: workspace.Workspace, optimizer: Any, params: Sequence[Tensor], watching: Any) -> _Sums:
+    sums: _Sums = {}
+    held = {tensors.identity(param) for group in optimizer.param_groups for param in group["params"]}
+    positions = [position for position, param in enumerate(params) if tensors.identity(param) in held]
+    if watching is not None and positions:
+        watching.note_stock(optimizer)
+    if optimizer._sums_grad:
+        for position in positions:
+            sums[position] = leaf_gradients.of_stock_sum(home, params[position])
+    return sums
+
+
+class Clipping:
+    """The graphs of one workspace that measure and clip, and the tensors that steer them."""
+
+    def __init__(self, home: workspace.Workspace) -> None:
+        self.home = home
+        self.turn = OneAtATime()
+        self.known: Set[str] = set()  # gradients that there are
+        self._limit = graphs.HostArray(home, 1, "float64")
+        self._given_norm = graphs.HostArray(home, 1, "float64")
+        self._norm: Tensor = names.tensor_pool(home).new(_CPU)
+        self._graphs: Dict[Any, graphs.Graph] = {}
+        self._edges = 0  # of these graphs
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the workspace was cleared."""
+        return self._limit.is_alive
+
+    def total_norm(self, edges: Sequence[str], order: float, error_if_nonfinite: bool) -> Tensor:
+        """Return the norm of some tensors."""
+        return self._with_norm(edges, order, error_if_nonfinite, lambda norm: [])
+
+    def clip_norm(
+        self,
+        edges: Sequence[str],
+        max_norm: float,
+        order: float,
+        error_if_nonfinite: bool,
+        foreach: bool,
+    ) -> Tensor:
+        """Scale some tensors down to a norm; return the one that they had."""
+        limit = self._number(self._limit, max_norm)
+        return self._with_norm(
+            edges,
+            order,
+            error_if_nonfinite,
+            lambda norm: _each("DragonOptimClipNorm", [limit, norm], edges, foreach),
+            foreach,
+        )
+
+    def clip_by_norm(self, edges: Sequence[str], max_norm: float, norm: Any, foreach: bool) -> None:
+        """Scale some tensors by a norm that is given: a number, or the name of a tensor."""
+        limit = self._number(self._limit, max_norm)
+        name = norm if isinstance(norm, str) else self._number(self._given_norm, norm)
+        self._run(
+            ("by norm", foreach), edges, lambda: _each("DragonOptimClipNorm", [limit, name], edges, foreach)
+        )
+
+    def clip_value(self, edges: Sequence[str], limit: float, foreach: bool) -> None:
+        """Bring every element of some tensors between -limit and limit."""
+        name = self._number(self._limit, limit)
+        self._run(("value", foreach), edges, lambda: _each("DragonOptimClipValue", [name], edges, foreach))
+
+    def _number(self, array: graphs.HostArray, value: float) -> str:
+        """The name of a tensor with this value. A recording has a tensor of its own for it."""
+        watching = leaf_gradients.recorder(self.home)
+        if watching is not None:
+            return leaf_gradients.constant(watching, value)
+        array.view[0] = value
+        return array.name
+
+    def _with_norm(
+        self,
+        edges: Sequence[str],
+        order: float,
+        error_if_nonfinite: bool,
+        then: Callable[[str], List[Any]],
+        foreach: Optional[bool] = None,
+    ) -> Tensor:
+        recorded = leaf_gradients.recorder(self.home) is not None
+        norm = leaf_gradients.new_result(self.home) if recorded else self._norm
+
+        def make() -> List[Any]:
+            measure = graphs.operator(
+                "DragonOptimTotalNorm",
+                edges,
+                [norm.id],
+                _CPU,
+                order=repr(order),
+                error_if_nonfinite=int(error_if_nonfinite),
+            )
+            return [measure, *then(norm.id)]
+
+        self._run(("norm", order, error_if_nonfinite, foreach), edges, make)
+        return norm if recorded else replay.copy_for_user(self.home, norm)
+
+    def _run(self, key: Tuple[Any, ...], edges: Sequence[str], make: Callable[[], List[Any]]) -> None:
+        if leaf_gradients.recorder(self.home) is not None:
+            graphs.run_once(self.home, make())
+            return
+        whole_key = (*key, *edges)
+        graph = self._graphs.get(whole_key)
+        if graph is None:
+            operators = make()
+            if self._edges > 0 and self._edges + len(edges) > _MAX_EDGES:
+                graphs.run_once(self.home, operators)
+                return
+            graph = self._graphs[whole_key] = graphs.Graph(self.home, operators)
+            self._edges += len(edges)
+        graph.run()
+
+
+def _each(kind: str, steering: List[str], edges: Sequence[str], foreach: bool) -> List[Any]:
+    """Return one operator for all tensors; or one for each, behind one that finds what is wrong with any."""
+
+    def operator(part: Sequence[str], only_check: bool) -> Any:
+        return graphs.operator(kind, [*steering, *part], part, _CPU, only_check=int(only_check))
+
+    if foreach or len(edges) < 2:
+        return [operator(edges, only_check=False)]
+    return [operator(edges, only_check=True), *(operator([edge], only_check=False) for edge in edges)]
+
+
+def of(home: workspace.Workspace) -> Clipping:
+    """What clips in a workspace. It is the workspace's attribute, for it holds tensors of it."""
+    found = vars(home).get(_ATTRIBUTE)
+    if found is None or not found.is_alive:
+        found = vars(home)[_ATTRIBUTE] = Clipping(home)
+    return found
