@@ -16,10 +16,12 @@ VARIANTS: dict[str, dict] = {
 }
 DTYPES = ("float32", "float64", "float16")
 THREADS = (2, 1)
+# The norm that clip_grad_norm_ clips to: with any other, nothing would be left to scale after the first call.
+CLIPPED_TO = 0.0
 # A step; a step that clips the gradient of each tensor by its norm; what else touches gradients; files; a
 # training step: forward, backward and update.
-KINDS = ("step", "clip_norm", "sum_grad", "zero_grad", "save", "load", "train")
-GRADIENT_KINDS = KINDS[1:4]
+KINDS = ("step", "clip_norm", "clip_grad_norm_", "sum_grad", "zero_grad", "save", "load", "train")
+GRADIENT_KINDS = KINDS[1:5]
 
 # torch.compile takes some 0.2 seconds for each tensor of a list.
 COMPILED_TENSORS = 200

@@ -17,7 +17,7 @@ from dragon.vm.torch import nn
 
 import dragon_optim
 from benchmarks import inputs
-from benchmarks.cases import Case
+from benchmarks.cases import CLIPPED_TO, Case
 from benchmarks.limit import Limit
 from benchmarks.timing import Side
 from benchmarks.traffic import bytes_moved
@@ -26,6 +26,12 @@ from dragon_optim._dragon import tape
 
 OURS, STOCK, LIMIT, CAPTURED = "dragon_optim", "stock", "limit", "captured"
 NO_CENTERED = "stock Dragon takes centered=True and does nothing about it"
+NO_FUNCTION = "stock Dragon has no such function"
+
+
+def why_without_stock(case: Case) -> str:
+    """Why stock Dragon takes no part in a case where it does not."""
+    return NO_FUNCTION if case.kind == "clip_grad_norm_" else NO_CENTERED
 
 
 def make(case: Case, folder: Path) -> dict[str, Side]:
@@ -34,6 +40,9 @@ def make(case: Case, folder: Path) -> dict[str, Side]:
         return _train(case)
     if case.kind in ("save", "load"):
         return _files(case, folder)
+    if case.kind == "clip_grad_norm_":
+        clip = functools.partial(dragon_optim.clip_grad_norm_, parameters(case), CLIPPED_TO)
+        return {LIMIT: Side(Limit(case)), OURS: Side(clip)}
     sides = {LIMIT: Side(Limit(case)), OURS: _optimizer(case, dragon_optim.RMSprop)}
     if not case.options.get("centered"):
         sides[STOCK] = _optimizer(case, torch.optim.RMSprop)

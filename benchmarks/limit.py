@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from native_build import libraries, toolchain  # noqa: E402  the build's own modules are no package of ours
 
 # As in limit.cc.
-KINDS = {"step": 0, "sum_grad": 0, "clip_norm": 1, "zero_grad": 2}
+KINDS = {"step": 0, "sum_grad": 0, "clip_grad_norm_": 0, "clip_norm": 1, "zero_grad": 2}
+STATELESS = ("sum_grad", "clip_grad_norm_")  # they read two arrays, or one twice, and write one
 MAX_STATES = 4
 # Enough work to be worth another thread, and a piece of it.
 SERIAL_ELEMENTS = 64 * 1024
@@ -79,7 +80,7 @@ class Limit:
     """A call that moves the bytes of a case's call, and does nothing else."""
 
     def __init__(self, case: Case) -> None:
-        states = 0 if case.kind == "sum_grad" else case.states + (case.dtype == "float16")
+        states = 0 if case.kind in STATELESS else case.states + (case.dtype == "float16")
         self._memory: list[torch.Tensor] = []
         ranges, parts, begin, filled = [], [], 0, 0
         for values, gradient in inputs.pairs(case):

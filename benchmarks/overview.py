@@ -10,7 +10,7 @@ from benchmarks.tables import Table, digits, milliseconds
 
 SECTIONS = {
     "One step()": ["step"],
-    "Clipping, sums of gradients, zero_grad()": ["clip_norm", "sum_grad", "zero_grad"],
+    "Clipping, sums of gradients, zero_grad()": ["clip_norm", "clip_grad_norm_", "sum_grad", "zero_grad"],
     "Files": ["save", "load"],
     "A training step": ["train"],
 }

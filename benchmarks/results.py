@@ -39,7 +39,7 @@ class Measured:
         """The name without what is so in most cases."""
         kind = "" if self.kind == "step" else f"{self.kind}, "
         dtype = "" if self.dtype == "float32" else f", {self.dtype}"
-        variant = "" if self.kind in ("sum_grad", "zero_grad") else f", {self.variant}"
+        variant = "" if self.kind in ("clip_grad_norm_", "sum_grad", "zero_grad") else f", {self.variant}"
         threads = ", 1 thread" if self.threads == 1 else ""
         return f"{kind}{self.parameters}{variant}{dtype}{threads}"
 

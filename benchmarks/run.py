@@ -74,7 +74,7 @@ def _measure(case: Case, settings: Settings, torch: Torch, folder: Path) -> dict
         name: functools.partial(timing.sample, side) for name, side in dragon_sides.make(case, folder).items()
     }
     paces = {name: timing.pace(turn, settings) for name, turn in turns.items()}
-    absent = {} if dragon_sides.STOCK in turns else {dragon_sides.STOCK: dragon_sides.NO_CENTERED}
+    absent = {} if dragon_sides.STOCK in turns else {dragon_sides.STOCK: dragon_sides.why_without_stock(case)}
     try:
         of_torch = torch.turns(case, folder)
     except TorchError as error:

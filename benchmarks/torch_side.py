@@ -21,7 +21,7 @@ import torch._dynamo
 import torch._inductor.config
 
 from benchmarks import inputs, timing
-from benchmarks.cases import Case
+from benchmarks.cases import CLIPPED_TO, Case
 from benchmarks.timing import Side
 
 FOR_LOOP, FOREACH, COMPILED, PLAIN = "torch for-loop", "torch foreach", "torch.compile", "torch"
@@ -43,6 +43,8 @@ def _optimizer(case: Case, params: list[torch.nn.Parameter], foreach: bool) -> t
 
 def _call(case: Case, foreach: bool) -> Callable[[], Any]:
     params = parameters(case)
+    if case.kind == "clip_grad_norm_":
+        return functools.partial(torch.nn.utils.clip_grad_norm_, params, CLIPPED_TO, foreach=foreach)
     optimizer = _optimizer(case, params, foreach)
     if case.kind == "zero_grad":
         return functools.partial(optimizer.zero_grad, set_to_none=False)

@@ -18,7 +18,7 @@ def bytes_per_element(case: Case) -> int:
 
     A step reads gradient, parameter and states, and writes parameter and states. float16 parameters have
     master weights besides, which are one state more. Clipping by norm must have read the whole gradient
-    before.
+    before. Clipping all gradients together reads them twice and writes them.
     """
     element, state = BYTES[case.dtype], state_bytes(case.dtype)
     states = case.states + (case.dtype == "float16")
@@ -27,6 +27,8 @@ def bytes_per_element(case: Case) -> int:
         return update
     if case.kind == "clip_norm":
         return update + element
+    if case.kind == "clip_grad_norm_":
+        return 3 * element
     if case.kind == "sum_grad":
         return element + 2 * state
     if case.kind == "zero_grad":

@@ -50,11 +50,15 @@ def test_a_step(kind, variant, dtype, threads):
         assert (param == unsigned(values)).all()
 
 
-def test_a_sum_and_a_fill():
-    case = Case("sum_grad", "uneven")
+@pytest.mark.parametrize("kind", ["sum_grad", "clip_grad_norm_"])
+def test_two_reads_and_a_write(kind):
+    case = Case(kind, "uneven")
     for (values, gradient), (found, sums) in zip(inputs.pairs(case), memory(Limit(case), case)):
         assert (found == unsigned(gradient)).all()
         assert (sums == unsigned(values) ^ unsigned(gradient)).all()
+
+
+def test_a_fill():
     case = Case("zero_grad", "uneven")
     for (values, _), (found, param, *_) in zip(inputs.pairs(case), memory(Limit(case), case)):
         assert not found.any()

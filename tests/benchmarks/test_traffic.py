@@ -16,6 +16,7 @@ EXPECTED = [
     (Case("step", "1 x 1K", "plain", "float16"), "gpvw", "pvw", {"g": 2, "p": 2}),
     (Case("step", "1 x 1K", "momentum + centered", "float16"), "gpvmaw", "pvmaw", {"g": 2, "p": 2}),
     (Case("clip_norm", "1 x 1K", "momentum"), "ggpvm", "pvm", {}),
+    (Case("clip_grad_norm_", "1 x 1K"), "gg", "g", {}),
     (Case("sum_grad", "1 x 1K"), "gs", "s", {}),
     (Case("sum_grad", "1 x 1K", dtype="float64"), "gs", "s", dict.fromkeys("gs", 8)),
     (Case("zero_grad", "1 x 1K"), "", "g", {}),
