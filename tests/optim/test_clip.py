@@ -92,7 +92,8 @@ def test_foreach_decides_how_many_operators(monkeypatch):
         for foreach in (None, True, False):
             NORM(params, 1.0, foreach=foreach)
             VALUE(params, 1.0, foreach=foreach)
-    assert made == [2, 1, 5, 4]  # None and True share a graph
+            dragon_optim.clip_grads_with_norm_(params, 1.0, 1.0, foreach=foreach)
+    assert made == [2, 1, 1, 5, 4, 4]  # None and True share a graph
 
 
 def test_numbers_as_tensors_and_arrays():
@@ -112,6 +113,8 @@ def test_norms_known_already():
     dragon_optim.clip_grads_with_norm_(halves, 0.3, total)
     dragon_optim.clip_grads_with_norm_(number, 0.3, float(total), foreach=False)
     assert grads_of(whole) == grads_of(halves) == grads_of(number)
+    (grad,) = [param.grad for param in leaves([3.0, 4.0])]
+    assert float(dragon_optim.get_total_norm([grad, grad])) == 5
     with pytest.raises(RuntimeError, match="non-finite"):
         dragon_optim.get_total_norm(torch.tensor([math.inf]), error_if_nonfinite=True)
     dragon_optim.clip_grads_with_norm_(number, 0.3, math.nan)
@@ -199,6 +202,18 @@ def test_sums_are_clipped_as_the_step_will_read_them():
     backward(one, 3.0, two, 4.0)
     assert float(NORM([one, two], 1.0)) == 5  # the round is over
     assert grads_of([one, two]) == [clipped(3), clipped(4)]
+
+
+def test_sums_of_an_earlier_round_do_not_count():
+    first, second = parameter([0.0]), parameter([0.0])
+    optimizer = dragon_optim.RMSprop([first, second])
+    backward(first, 3.0, second, 4.0)
+    optimizer.sum_grad()
+    assert float(NORM([first, second], 1.0)) == 5
+    optimizer.step()
+    backward(first, 3.0)
+    optimizer.sum_grad()
+    assert float(NORM([first, second], 1.0)) == 3
 
 
 def test_sums_count_though_the_gradient_was_taken_away():
@@ -427,6 +442,14 @@ def test_other_workspaces():
     assert "parameter 0 belongs to another Dragon workspace" in caught[0]
     assert caught[1] == 5
     assert grads_of(params) == [clipped(3, 4)]
+
+
+def test_a_tensor_that_was_taken_away():
+    (param,) = leaves([3.0])
+    grad = param.grad
+    dragon_optim.RMSprop([param]).zero_grad(set_to_none=True)
+    with pytest.raises(RuntimeError, match="tensor 0 has no data"):
+        dragon_optim.get_total_norm([grad])
 
 
 def test_after_the_workspace_was_cleared():

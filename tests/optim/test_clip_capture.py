@@ -11,7 +11,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from tests.optim.captured_steps import batches, mlp
-from tests.optim.support import backward, feed_gradient, parameter, values
+from tests.optim.support import backward, feed_gradient, fresh_workspace, parameter, values
 
 NORM, VALUE = dragon_optim.clip_grad_norm_, dragon_optim.clip_grad_value_
 CAPTURE = dragon_optim.graph.capture
@@ -184,6 +184,24 @@ def test_a_round_that_is_opened_and_ended_outside(make):
         optimizer.step()
         run(one)
         assert float(param.grad) == 1
+
+
+def test_a_norm_of_another_workspace_is_refused():
+    """Its name means another tensor here, or none, at which Dragon would end the process."""
+    norms = [torch.ones(1)]
+    with fresh_workspace():
+        norms.append(torch.ones(1))
+        param = parameter([0.0])
+
+        def step(x):
+            (param * x).sum().backward()
+            dragon_optim.clip_grads_with_norm_([param], 0.5, norms[-1])
+
+        CAPTURE(step)(torch.ones(1))
+        assert float(param.grad) == pytest.approx(0.5, rel=1e-5)
+        norms.pop()
+        with pytest.raises(RuntimeError, match="total_norm 0 belongs to another Dragon workspace"):
+            CAPTURE(step)(torch.ones(1))
 
 
 def test_a_limit_that_is_a_tensor_is_refused():
