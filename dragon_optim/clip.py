@@ -31,8 +31,8 @@ def clip_grad_norm_(
     r"""Scale all gradients down so that their norm, taken together, is at most `max_norm`.
 
     .. math::
-        n = \Big\|\, \big(\|g_1\|_p, \|g_2\|_p, \dots\big) \Big\|_p, \qquad
-        g_i \leftarrow g_i \cdot \min\Big(\frac{\mathrm{max\_norm}}{n + 10^{-6}},\ 1\Big)
+        n = \lVert (\lVert g_1 \rVert_p, \lVert g_2 \rVert_p, \ldots) \rVert_p, \qquad
+        g_i \leftarrow g_i \min(1, c / (n + 10^{-6})) \quad \text{for max_norm } c
 
     Call it between ``backward()`` and ``step()``. The gradients are modified in place.
 
@@ -117,7 +117,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: Optional[b
     r"""Bring every element of all gradients between ``-clip_value`` and ``clip_value``.
 
     .. math::
-        g_i \leftarrow \min\big(\max(g_i, -\mathrm{clip\_value}), \mathrm{clip\_value}\big)
+        g_i \leftarrow \min(\max(g_i, -c), c) \quad \text{for clip_value } c
 
     Call it between ``backward()`` and ``step()``. The gradients are modified in place. NaN stays NaN.
 
