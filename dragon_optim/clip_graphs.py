@@ -26,10 +26,9 @@ def next_gradients(
     `known` is for `leaf_gradients.of`.
     """
     found = leaf_gradients.of(home, params, known)
-    for sums in _open_rounds(home, params, what):
-        for position, name in sums.items():
-            # What `requires_grad = False` hides stays hidden.
-            found[position] = name if params[position].requires_grad else None
+    for position, name in _sums(home, params, what).items():
+        # What `requires_grad = False` hides stays hidden.
+        found[position] = name if params[position].requires_grad else None
     return [name for name in dict.fromkeys(found) if name is not None]
 
 
@@ -37,30 +36,35 @@ def next_gradients(
 _Sums = Dict[int, Optional[str]]
 
 
-def _open_rounds(home: workspace.Workspace, params: Sequence[Tensor], what: str) -> Iterator[_Sums]:
-    """The rounds of all optimizers that hold some of the parameters."""
-    watching = leaf_gradients.recorder(home)
-    summed: Dict[int, Any] = {}  # position -> the optimizer that has a sum of it
-    for optimizer in stock.living():
-        if isinstance(optimizer, Optimizer):
-            engine = vars(optimizer).get("_engine")
-            if engine is None or engine.workspace is not home or not (engine.round_open or watching):
-                continue
-            sums = _our_sums(engine, optimizer, params, watching, what)
-        else:
-            if not (getattr(optimizer, "_sums_grad", False) or watching):
-                continue
-            if not stock.lives_in(optimizer, home):
-                continue
-            sums = _stock_sums(home, optimizer, params, watching)
+def _sums(home: workspace.Workspace, params: Sequence[Tensor], what: str) -> _Sums:
+    """What the rounds of all optimizers will read."""
+    found: _Sums = {}
+    for sums in _open_rounds(home, params, what):
         for position, name in sums.items():
-            if name is not None and summed.setdefault(position, optimizer) is not optimizer:
+            if name is not None and found.get(position) is not None:
                 raise RuntimeError(
                     f"parameter {position} has sums of gradients in two optimizers, and {what} cannot know "
                     "which of them steps next: end the round of one, by its step() or "
                     "zero_grad(drop_sums=True)."
                 )
-        yield sums
+            found[position] = name or found.get(position)
+    return found
+
+
+def _open_rounds(home: workspace.Workspace, params: Sequence[Tensor], what: str) -> Iterator[_Sums]:
+    watching = leaf_gradients.recorder(home)
+    for optimizer in stock.living():
+        if isinstance(optimizer, Optimizer):
+            engine = vars(optimizer).get("_engine")
+            if engine is None or engine.workspace is not home or not (engine.round_open or watching):
+                continue
+            yield _our_sums(engine, optimizer, params, watching, what)
+        else:
+            if not (getattr(optimizer, "_sums_grad", False) or watching):
+                continue
+            if not stock.lives_in(optimizer, home):
+                continue
+            yield _stock_sums(home, optimizer, params, watching)
 
 
 def _our_sums(

@@ -325,6 +325,19 @@ def test_sums_in_two_optimizers_are_refused():
     assert float(param) < -0.9
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["as made", "in reverse"])
+def test_a_sum_in_one_of_two_optimizers_that_are_in_a_round(order):
+    """Each has summed another parameter of the two that both hold."""
+    params = parameter([0.0]), parameter([0.0])
+    optimizers = [dragon_optim.RMSprop(params) for _ in range(2)][::order]
+    for param, grad, optimizer in zip(params, (3.0, 4.0), optimizers):
+        backward(param, grad)
+        optimizer.sum_grad()
+        optimizer.zero_grad(set_to_none=True)
+    with pytest.warns(UserWarning, match="a backward pass came after"):  # the second, after the first's sum
+        assert float(NORM(params, 1.0)) == 5
+
+
 def test_with_a_recorded_step():
     """The parameter is another tensor after it, with that one's gradient; nothing flows through a norm."""
     param = parameter([1.0], "float64")
