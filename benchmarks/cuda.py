@@ -17,8 +17,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+# Without this folder, where Python looks first: this file would be the `cuda` of which PyTorch takes NVIDIA's
+# bindings.
+sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 import numpy as np  # noqa: E402
 
