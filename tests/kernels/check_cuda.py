@@ -235,7 +235,7 @@ def run_checks(cuda, memory, chosen, quick: bool, written) -> dict:
         try:
             count = check(cuda, memory, quick)
         except Exception as error:
-            traceback.print_exc(file=sys.stdout)
+            traceback.print_exc(limit=-3, file=sys.stdout)
             found, said = {"failed": device_memory.first_line(error)}, "FAILED"
         else:
             found, said = {"cases": count}, f"{count} cases, the same bits" if count else "left out"
