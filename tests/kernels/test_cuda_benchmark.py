@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -24,7 +25,7 @@ def torch(cuda, monkeypatch):
     monkeypatch.setattr(cuda_sides, "CudaLibrary", lambda path: cuda)
     monkeypatch.setattr(cuda_sides, "nodes", lambda graph: graph)
     monkeypatch.setattr(cuda_sides, "QUICK", [LARGE, MANY])
-    monkeypatch.setattr(cuda_results, "LARGE", 5000)
+    monkeypatch.setattr(cuda_results, "LARGE", LARGE.size)
     monkeypatch.setattr(benchmark, "LEAST_SECONDS", 1e-4)
     return made_up_torch.module(cuda, monkeypatch)
 
@@ -92,10 +93,30 @@ def test_a_side_that_fails_is_missing_with_its_reason(run, torch, monkeypatch, c
     assert f"{FOREACH}: {why[FOREACH]} ({LARGE.name}; {LARGE.name})" in capsys.readouterr().out
 
 
-def test_compiling_ends_when_it_has_taken_too_long(run, monkeypatch):
-    monkeypatch.setattr(benchmark, "COMPILE_SECONDS", -1)
+def test_without_our_side_it_fails(run, monkeypatch):
+    monkeypatch.setitem(cuda_sides.MAKERS, OURS, lambda torch, case: 1 / 0)
+    status, report = run()
+    assert status == 1
+    assert [case["launches"] for case in report["cases"]] == [None, None]
+    assert FOREACH in report["cases"][0]["sides"]
+
+
+def test_compiling_has_a_time_for_all_cases_together(run, torch, monkeypatch):
+    monkeypatch.setattr(benchmark, "COMPILE_SECONDS", 0.2)
+    monkeypatch.setattr(cuda_sides, "QUICK", [LARGE, LARGE])
+    monkeypatch.setattr(torch, "compile", lambda step: time.sleep(60))
+    status, report = run()
+    why = "TimeoutError: not compiled within the 0.2 s that all cases have"
+    assert status == 0
+    assert [case["absent"] for case in report["cases"]] == [{COMPILED: why}] * 2
+
+
+def test_compiling_ends_when_its_time_is_used_up(run, monkeypatch):
+    compiling = benchmark.Compiling(True)
+    compiling.seconds = 151
+    monkeypatch.setattr(benchmark, "Compiling", lambda wanted: compiling)
     _status, report = run()
-    assert report["cases"][0]["absent"] == {COMPILED: "the cases before took 0 s to compile"}
+    assert report["cases"][0]["absent"] == {COMPILED: "the cases before took 151 s to compile"}
 
 
 def test_without_compiling(run):
