@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.util
 import json
 import os
 import platform
@@ -245,11 +244,18 @@ def run_checks(cuda, memory, chosen, quick: bool, written) -> dict:
     return results
 
 
-def run_sanitizer(chosen, seconds: float, written) -> dict:
+def few_kernels(memory) -> str:
+    """CuPy where it works: it has fewer kernels of its own loaded, all of which a tool looks at."""
+    try:
+        return device_memory.find("cupy").name
+    except device_memory.NoGpuError:
+        return memory.name
+
+
+def run_sanitizer(memory, chosen, seconds: float, written) -> dict:
     """The same of a short selection under each tool."""
-    # CuPy first: it loads fewer kernels of its own, all of which the tool looks at.
-    memory = next(name for name in ("cupy", "torch") if importlib.util.find_spec(name))
-    command = [sys.executable, __file__, "--quick", "--built", "--no-sanitizer", "--memory", memory]
+    command = [sys.executable, __file__, "--quick", "--built", "--no-sanitizer"]
+    command += ["--memory", few_kernels(memory)]
     command += ["--json", os.devnull, "--only", *(check.__name__ for check in chosen)]
     results = {}
     for tool in TOOLS:
@@ -302,6 +308,16 @@ def describe(cuda, memory, named_commit: str | None) -> dict:
     }
 
 
+def earlier_checks(file: Path, report: dict) -> dict:
+    """Those of a run before, of the same sources on the same card: the tools' results join them."""
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        same = all(earlier[part] == report[part] for part in ("kind", "commit", "card"))
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {part: earlier[part] for part in ("checks", "quick")} if same else {}
+
+
 def good(report: dict) -> bool:
     failed = [found for found in report["checks"].values() if "failed" in found]
     said = {*report["sanitizer"].values()} - {sanitizer.CLEAN, sanitizer.NOT_INSTALLED}
@@ -324,6 +340,8 @@ def main() -> int:
     kept = str(arguments.json) != os.devnull  # the run under compute-sanitizer keeps nothing
     report = describe(cuda, memory, arguments.commit) if kept else {}
     report.update({"quick": arguments.quick, "checks": {}, "sanitizer": {}})
+    if arguments.only_sanitizer:
+        report.update(earlier_checks(arguments.json, report))
 
     def write(part: str, results: dict) -> None:
         """At once: whoever interrupts the run keeps what there is."""
@@ -339,7 +357,8 @@ def main() -> int:
     if not arguments.only_sanitizer:
         run_checks(cuda, memory, chosen, arguments.quick, lambda results: write("checks", results))
     if not arguments.no_sanitizer:
-        run_sanitizer(chosen, arguments.sanitizer_seconds, lambda results: write("sanitizer", results))
+        seconds = arguments.sanitizer_seconds
+        run_sanitizer(memory, chosen, seconds, lambda results: write("sanitizer", results))
     if kept:
         print(f"Written to {arguments.json}")
     print("All good." if good(report) else "NOT all good: see above.")

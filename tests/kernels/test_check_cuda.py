@@ -91,14 +91,23 @@ def test_the_tools_get_a_short_selection(command, monkeypatch, said, status):
     def sanitize(tool, arguments, seconds):
         asked.append((tool, seconds))
         assert {"--quick", "--built", "--no-sanitizer", "forms"} < {*arguments}
+        assert arguments[arguments.index("--memory") + 1] == EmulatedMemory.name
         return said if tool == "racecheck" else "clean", ""
 
     monkeypatch.setattr(check_cuda.sanitizer, "sanitize", sanitize)
-    monkeypatch.setattr(check_cuda.importlib.util, "find_spec", lambda name: object())
     found, report = command("--only-sanitizer", "--sanitizer-seconds", "7")
     assert (found, report["checks"]) == (status, {})
     assert asked == [(tool, 7.0) for tool in check_cuda.TOOLS]
     assert report["sanitizer"] == {**dict.fromkeys(check_cuda.TOOLS, "clean"), "racecheck": said}
+
+
+def test_the_tools_after_the_checks_in_a_run_of_their_own(command, monkeypatch):
+    """Their results join those of the same sources."""
+    monkeypatch.setattr(check_cuda.sanitizer, "sanitize", lambda *arguments: ("clean", ""))
+    command("--no-sanitizer", "--only", "skipping", "--commit", "abc")
+    status, report = command("--only-sanitizer", "--commit", "abc")
+    assert (status, list(report["checks"]), len(report["sanitizer"])) == (0, ["skipping"], 4)
+    assert command("--only-sanitizer", "--commit", "abcd")[1]["checks"] == {}
 
 
 def test_without_a_gpu_it_says_so_in_a_line(monkeypatch, capsys):
