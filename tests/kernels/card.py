@@ -38,11 +38,11 @@ def ask(fields: dict) -> dict:
     values = [value.strip() for value in said.split(",")]
     if run.returncode != 0 or len(values) != len(fields):
         return {"nvidia-smi": f"exit status {run.returncode}: {said}"}
-    return {name: number(value) for name, value in zip(fields, values)}
+    return {name: value if name == "driver" else number(value) for name, value in zip(fields, values)}
 
 
 def number(text: str):
-    """A number where it is one: the driver's 580.10.02 is none, and what a card does not tell neither."""
+    """A number, or the text where a card does not tell."""
     try:
         return float(text)
     except ValueError:

@@ -17,6 +17,7 @@ from benchmarks.cuda_sides import MOMENTUM, Case
 from tests.kernels import made_up_torch
 
 LARGE = Case("1 x 5000, momentum", 1, 5000, MOMENTUM)
+SMALL = Case("1 x 5, momentum", 1, 5, MOMENTUM)
 MANY = Case(cuda_results.MANY, 1000, 100, MOMENTUM)
 
 
@@ -24,7 +25,7 @@ MANY = Case(cuda_results.MANY, 1000, 100, MOMENTUM)
 def torch(cuda, monkeypatch):
     monkeypatch.setattr(cuda_sides, "CudaLibrary", lambda path: cuda)
     monkeypatch.setattr(cuda_sides, "nodes", lambda graph: graph)
-    monkeypatch.setattr(cuda_sides, "QUICK", [LARGE, MANY])
+    monkeypatch.setattr(cuda_sides, "QUICK", [LARGE, SMALL])
     monkeypatch.setattr(cuda_results, "LARGE", LARGE.size)
     monkeypatch.setattr(benchmark, "LEAST_SECONDS", 1e-4)
     return made_up_torch.module(cuda, monkeypatch)
@@ -44,7 +45,8 @@ def run(torch, tmp_path, monkeypatch):
     return call
 
 
-def test_the_whole_run(run, capsys):
+def test_the_whole_run(run, monkeypatch, capsys):
+    monkeypatch.setattr(cuda_sides, "QUICK", [LARGE, MANY])
     status, report = run("--commit", "0123456789abcdef")
     assert status == 0
     large, many = report["cases"]
@@ -129,15 +131,16 @@ def test_launches_that_cannot_be_counted(run, monkeypatch, capsys):
         raise OSError("libcuda.so.1 is missing")
 
     monkeypatch.setattr(cuda_sides, "nodes", nodes)
+    monkeypatch.setattr(cuda_sides, "QUICK", [MANY])
     _status, report = run()
-    assert report["cases"][1]["launches"] is None
-    assert report["cases"][1]["absent"]["launches"] == "OSError: libcuda.so.1 is missing"
+    assert report["cases"][0]["launches"] is None
+    assert report["cases"][0]["absent"]["launches"] == "OSError: libcuda.so.1 is missing"
     assert "<= 3 launches      -  not measured" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_has_written_what_it_measured(run, monkeypatch):
     def ours(torch, case):
-        if case is MANY:
+        if case is SMALL:
             raise KeyboardInterrupt
         return cuda_sides.Ours(torch, case)
 
