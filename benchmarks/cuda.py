@@ -168,8 +168,8 @@ def describe(torch, memory, arguments) -> dict:
 def write(report: dict, path: Path) -> None:
     """The samples of a side in one line."""
     text = json.dumps(report, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(re.sub(r"\[[\d\s.,e+-]*\]", lambda found: " ".join(found.group().split()), text) + "\n")
+    text = re.sub(r"\[[\d\s.,e+-]*\]", lambda found: " ".join(found.group().split()), text)
+    card.write_whole(path, text + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:

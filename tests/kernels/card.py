@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What results on a GPU depend on: its driver and clocks, as nvidia-smi says them."""
+"""What results on a GPU depend on, its driver and clocks, as nvidia-smi says them; and their file."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 DRIVER = {"driver": "driver_version", "most_sm_mhz": "clocks.max.sm", "most_memory_mhz": "clocks.max.memory"}
 CLOCKS = {
@@ -47,3 +48,11 @@ def number(text: str):
         return float(text)
     except ValueError:
         return text
+
+
+def write_whole(path: Path, text: str) -> None:
+    """In the place of what was there, at once: a program that is ended meanwhile leaves what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)

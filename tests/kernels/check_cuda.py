@@ -348,8 +348,7 @@ def main() -> int:
         report[part] = results
         report["seconds"] = round(time.monotonic() - begin, 1)
         if kept:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            card.write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
 
     built_for = cuda.handle.dragon_optim_cuda_architectures().decode()
     print(f"{memory.card}, kernels for {built_for}, the CPU with {library.isa()}", flush=True)

@@ -54,6 +54,25 @@ def test_what_nvidia_smi_does_not_say_is_no_error(program, monkeypatch, tmp_path
     assert card.ask(card.DRIVER)["nvidia-smi"].startswith("FileNotFoundError")
 
 
+def test_results_are_written_as_a_whole(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "check.json"
+    card.write_whole(path, "one")
+
+    def ended(self, text, encoding):
+        with open(self, "w") as file:
+            file.write(text[:1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "write_text", ended)
+        with pytest.raises(KeyboardInterrupt):
+            card.write_whole(path, "two")
+    assert path.read_text() == "one"
+    card.write_whole(path, "three")
+    assert [file.name for file in path.parent.iterdir()] == ["check.json"]
+    assert path.read_text() == "three"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
