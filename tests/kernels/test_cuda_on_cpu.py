@@ -14,8 +14,11 @@ import pytest
 from tests.kernels import cuda_cases as cases
 from tests.kernels import library
 from tests.kernels.cuda_cases import DTYPES, GRAD_DTYPES, SHIFTS, Case
+from tests.kernels.cuda_library import HostArray
 from tests.kernels.emulation import Emulated
+from tests.kernels.float_mode import MODES, float_mode, needs_x86
 from tests.kernels.forms import FORMS, RICH
+from tests.kernels.library import DTYPE_CODES
 
 LENGTHS = [*range(1, 20), 255, 256, 257, 1023, 2047, 2048, 2049, 4095, 4096, 4097, 10001]
 
@@ -167,6 +170,18 @@ def test_fill_of_what_it_cannot(cuda):
             cuda.fill(dtype, pointer, size, 1.0)
     assert cuda.launches() == 0
     assert (memory == 0).all()
+
+
+@needs_x86
+@pytest.mark.parametrize("bits", MODES.values(), ids=MODES)
+def test_the_callers_float_mode_changes_nothing(cuda, bits):
+    """What is computed before the launch has the bits that the device would give it."""
+    options = {"lr": 0.1, "momentum": 0.7, "eps": 1e-40, "weight_decay": 3e-39, "clip_norm": 1.0}
+    filled = HostArray(np.zeros(3, np.float32))
+    with float_mode(bits):
+        cases.check(cuda, Case(DTYPES[0], options, [300], steps=1))
+        cuda.fill(DTYPE_CODES["float32"], filled.pointer, 3, 1.1e-39)
+    assert (filled.read().view(np.float32) == np.float32(1.1e-39)).all()
 
 
 @pytest.mark.parametrize("dtype", GRAD_DTYPES)

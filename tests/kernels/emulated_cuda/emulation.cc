@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "kernels/cpu/float_mode.h"
 
 EmulatedIndex threadIdx, blockIdx, gridDim;
 
@@ -78,6 +79,7 @@ void __syncthreads() { swapcontext(&running->context, &scheduler); }
 cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, cudaStream_t stream,
                           EmulatedThread thread, const void* context) {
   const std::lock_guard<std::mutex> lock(device_mutex);
+  const dragon_optim::ScopedIeeeFloatMode float_mode;  // a device has one of its own
   if (grid == 0 || block == 0 || block > 1024 || argument_bytes > kMostArgumentBytes) {
     return device.last_error = cudaErrorInvalidValue;
   }
