@@ -22,6 +22,7 @@ FLAGS = [
     "-fPIC",
     "-ffp-contract=off",
     "-fno-strict-aliasing",
+    "-fsanitize=alignment",  # emulation.cc defines what it calls
     "-Wall",
     "-Wextra",
     "-Werror",
@@ -33,7 +34,7 @@ def sources() -> list:
     found = sorted((ROOT / "kernels" / "cuda").glob("*.c[cu]"))
     if not found:
         pytest.skip("the sources are not here: the installed package is tested")
-    return [*found, EMULATION / "emulation.cc"]
+    return [*found, *sorted(EMULATION.glob("*.cc"))]
 
 
 def build(folder: Path, *flags: str) -> Path:
@@ -61,7 +62,8 @@ class Emulated(CudaLibrary):
 
     def __init__(self, path: Path):
         super().__init__(path, stream=self.STREAM)
-        self.handle.emulated_cuda_launches.restype = ctypes.c_int64
+        for name in ("launches", "chunk"):
+            getattr(self.handle, f"emulated_cuda_{name}").restype = ctypes.c_int64
         self.handle.emulated_cuda_last_stream.restype = ctypes.c_void_p
 
     def device(self, multiprocessors: int = 2, threads: int = 2048, reverse: bool = False) -> None:
@@ -69,6 +71,16 @@ class Emulated(CudaLibrary):
 
     def fail_after(self, launches: int) -> None:
         self.handle.emulated_cuda_fail_after(ctypes.c_int64(launches))
+
+    def chunk(self, sizes: list, chunk_size: int, index: int) -> tuple:
+        """(number of all chunks, [tensor of this one, its first element, its size])."""
+        place = (ctypes.c_int64 * 3)()
+        given = (ctypes.c_int64 * len(sizes))(*sizes)
+        count, index = ctypes.c_int64(len(sizes)), ctypes.c_int64(index)
+        return self.handle.emulated_cuda_chunk(given, count, chunk_size, index, place), list(place)
+
+    def grid(self, blocks: int, threads: int) -> int:
+        return self.handle.emulated_cuda_grid(ctypes.c_int64(blocks), threads)
 
     def launches(self) -> int:
         """Since the last question."""

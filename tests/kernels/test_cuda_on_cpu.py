@@ -83,6 +83,17 @@ def test_launches(cuda):
         assert cuda.launches() == expected, (len(sizes), options)
 
 
+def test_chunks_of_more_elements_than_32_bits_count(cuda):
+    sizes = [5, 0, (1 << 31) + 4099, (1 << 45) + 1, 7]
+    chunks = [-(-size // 2048) for size in sizes]
+    places = [(2, 0), (2, chunks[2] - 1), (3, 0), (3, (1 << 33) + 1), (3, chunks[3] - 1), (4, 0)]
+    for tensor, inside in places:
+        expected = [tensor, inside * 2048, min(2048, sizes[tensor] - inside * 2048)]
+        assert cuda.chunk(sizes, 2048, sum(chunks[:tensor]) + inside) == (sum(chunks), expected)
+    cuda.device(multiprocessors=132, threads=2048)
+    assert cuda.grid(sum(chunks), 256) == cuda.grid(1 << 32, 256) == 8 * 132 * 8
+
+
 @pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
 def test_clip_norm(small_device, dtypes):
     sizes = [0, 1, 4095, 4096, 4097, 3 * 4096 + 5, 100, 20]
@@ -132,10 +143,10 @@ def test_skip(cuda, flag):
 
 
 def test_parts_that_are_off_stay_off_whatever_the_numbers_say(cuda):
-    """Numbers on the device cannot switch on what needs memory that the call did not bring."""
-    numbers = library.make_options({"momentum": 0.9, "clip_norm": 1e-3})
+    """Numbers on the device can switch on other parts, but none that needs memory which the call lacks."""
+    numbers = library.make_options({"momentum": 0.9, "clip_norm": 1e-3, "clip_value": 0.4})
     on_device = cuda.upload(np.array([getattr(numbers, name) for name in library.NUMBERS]))
-    cases.check_update(cuda, Case(DTYPES[0], {}, [300]), numbers=on_device, on_host={})
+    cases.check_update(cuda, Case(DTYPES[0], {}, [300]), numbers=on_device, on_host={"clip_value": 0.4})
 
 
 def test_numbers_on_the_device_switch_momentum_off(cuda):
@@ -196,6 +207,14 @@ def test_norms(small_device, dtype):
 def test_non_finite(small_device, dtype):
     for shift in (0, 1, 5):
         cases.check_non_finite(small_device, dtype, [1, 0, 4096, 5, 9000], shift)
+
+
+def test_the_emulation_refuses_what_a_device_would(cuda):
+    array, last = HostArray(np.arange(8, dtype=np.float32)), ctypes.c_float()
+    for element, status in ((0, 0), (1, 716), (4, 0)):
+        pointer = ctypes.c_void_p(array.pointer + 4 * element)
+        assert cuda.handle.emulated_cuda_load_four(pointer, ctypes.byref(last)) == status
+    assert last.value == 7
 
 
 def test_the_callers_stream(cuda):
