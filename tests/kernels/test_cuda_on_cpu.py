@@ -149,11 +149,15 @@ def test_parts_that_are_off_stay_off_whatever_the_numbers_say(cuda):
     cases.check_update(cuda, Case(DTYPES[0], {}, [300]), numbers=on_device, on_host={"clip_value": 0.4})
 
 
-def test_numbers_on_the_device_switch_momentum_off(cuda):
-    case = Case(DTYPES[0], {"momentum": 0.9}, [300])
-    numbers = library.make_options({"momentum": 0.0})
-    on_device = cuda.upload(np.array([getattr(numbers, name) for name in library.NUMBERS]))
-    cases.check_update(cuda, case, numbers=on_device, on_host={})
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [({"momentum": 0.9}, {"momentum": 0.0}), ({"clip_norm": 0.1}, {"clip_norm": 0.0, "clip_value": 0.4})],
+    ids=["momentum", "clip_norm"],
+)
+def test_numbers_on_the_device_switch_parts_off(cuda, options, numbers):
+    given = library.make_options(numbers)
+    on_device = cuda.upload(np.array([getattr(given, name) for name in library.NUMBERS]))
+    cases.check_update(cuda, Case(DTYPES[0], options, [300]), numbers=on_device, on_host=numbers)
 
 
 @pytest.mark.parametrize("dtype", GRAD_DTYPES)
