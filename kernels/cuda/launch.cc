@@ -27,6 +27,12 @@ void Check(cudaError_t status, const char* what) {
   throw CudaError(text);
 }
 
+bool TakesLongArguments() {
+  int version = 0;
+  Check(cudaDriverGetVersion(&version), "asking the driver");
+  return version >= 12010;
+}
+
 int GridSize(int64_t blocks, int threads) {
   int device = 0;
   Check(cudaGetDevice(&device), "asking for the device");

@@ -69,6 +69,10 @@ class Emulated(CudaLibrary):
     def device(self, multiprocessors: int = 2, threads: int = 2048, reverse: bool = False) -> None:
         self.handle.emulated_cuda_device(multiprocessors, threads, reverse)
 
+    def driver(self, version: int = 0) -> None:
+        """As 1000 * major + 10 * minor; 0 is the toolkit's."""
+        self.handle.emulated_cuda_driver(version)
+
     def fail_after(self, launches: int) -> None:
         self.handle.emulated_cuda_fail_after(ctypes.c_int64(launches))
 

@@ -94,6 +94,16 @@ def test_chunks_of_more_elements_than_32_bits_count(cuda):
     assert cuda.grid(sum(chunks), 256) == cuda.grid(1 << 32, 256) == 8 * 132 * 8
 
 
+def test_a_driver_that_is_older_than_the_toolkit(cuda):
+    """It takes short lists of arguments only: 1000 tensors in 17 launches instead of 2, their norms in 14."""
+    case = Case(DTYPES[0], {"momentum": 0.9, "clip_norm": 1.0}, [100] * 1000, steps=1)
+    for version, expected in ((12000, 17 + 2 * 7), (12010, 2 + 2 * 1)):
+        cuda.driver(version)
+        cuda.launches()
+        cases.check(cuda, case)
+        assert cuda.launches() == expected
+
+
 @pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
 def test_clip_norm(small_device, dtypes):
     sizes = [0, 1, 4095, 4096, 4097, 3 * 4096 + 5, 100, 20]

@@ -47,6 +47,7 @@ extern EmulatedIndex threadIdx, blockIdx, gridDim;
 
 void __syncthreads();
 
+cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaGetLastError();

@@ -14,11 +14,11 @@ EmulatedIndex threadIdx, blockIdx, gridDim;
 namespace {
 
 constexpr size_t kStackBytes = 64 * 1024;
-constexpr size_t kMostArgumentBytes = CUDART_VERSION >= 12010 ? 32764 : 4096;
 
 struct Device {
   int multiprocessors = 2;
   int threads_per_multiprocessor = 2048;
+  int driver = CUDART_VERSION;
   bool reversed = false;     // the order of blocks and threads
   int64_t launches = 0;      // since the last question
   int64_t fails_after = -1;  // launches; -1: never
@@ -81,7 +81,8 @@ cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, 
                           EmulatedThread thread, const void* context) {
   const std::lock_guard<std::mutex> lock(device_mutex);
   const dragon_optim::ScopedIeeeFloatMode float_mode;  // a device has one of its own
-  if (grid == 0 || block == 0 || block > 1024 || argument_bytes > kMostArgumentBytes) {
+  const size_t most_argument_bytes = device.driver >= 12010 ? 32764 : 4096;
+  if (grid == 0 || block == 0 || block > 1024 || argument_bytes > most_argument_bytes) {
     return device.last_error = cudaErrorInvalidValue;
   }
   if (device.fails_after == 0) return device.last_error = cudaErrorLaunchOutOfResources;
@@ -108,6 +109,11 @@ extern "C" void __ubsan_handle_type_mismatch_v1(void*, void*) {
   if (running == nullptr) return;
   device.misaligned = running->finished = true;
   setcontext(&scheduler);
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = device.driver;
+  return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int* index) {
@@ -144,6 +150,8 @@ void emulated_cuda_device(int multiprocessors, int threads_per_multiprocessor, i
   device.threads_per_multiprocessor = threads_per_multiprocessor;
   device.reversed = reversed != 0;
 }
+
+void emulated_cuda_driver(int version) { device.driver = version > 0 ? version : CUDART_VERSION; }
 
 void emulated_cuda_fail_after(int64_t launches) { device.fails_after = launches; }
 
