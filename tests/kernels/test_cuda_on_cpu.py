@@ -125,22 +125,15 @@ def test_clip_norm_of_gradients_that_are_not_finite(cuda, dtypes, bad):
     cases.check(cuda, Case(dtypes, {"clip_norm": 1.0}, [5000], steps=1, buffers={"grad": grad}))
 
 
-@pytest.mark.parametrize("dtypes", DTYPES[:3], ids="/".join)
-@pytest.mark.parametrize(
-    "options", [{}, {"eps": 0.0}, RICH, {"lr": float("inf"), "alpha": 1.5, "centered": True}], ids=str
-)
+@pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
+@pytest.mark.parametrize("options", cases.SPECIAL_OPTIONS, ids=str)
 def test_special_values(cuda, dtypes, options):
-    tiny = np.finfo(dtypes[0]).tiny
-    values = np.array([0.0, -0.0, 1.0, 3e4, tiny, tiny / 2, np.inf, -np.inf, np.nan])
-    with np.errstate(over="ignore"):
-        grad, param, square = (array.ravel() for array in np.meshgrid(values, values, np.abs(values)))
-        state = cases.state_dtype(dtypes[0])
-        buffers = {
-            "grad": grad.astype(dtypes[1]),
-            "param": param.astype(dtypes[0]),
-            "square_avg": square.astype(state),
-        }
-        cases.check(cuda, Case(dtypes, options, [grad.size], buffers=buffers, steps=1))
+    cases.check_special_values(cuda, dtypes, options)
+
+
+@pytest.mark.parametrize("dtype", library.SHORT)
+def test_all_halves(cuda, dtype):
+    cases.check_all_halves(cuda, dtype)
 
 
 @pytest.mark.parametrize("flag", [0, 1, -1])
