@@ -73,7 +73,9 @@ class Emulated(CudaLibrary):
         """As 1000 * major + 10 * minor; 0 is the toolkit's."""
         self.handle.emulated_cuda_driver(version)
 
-    def fail_after(self, launches: int) -> None:
+    def fail_after(self, launches: int, status: int = 701) -> None:
+        """With too many resources, unless another status is given."""
+        self.handle.emulated_cuda_failure(status)
         self.handle.emulated_cuda_fail_after(ctypes.c_int64(launches))
 
     def chunk(self, sizes: list, chunk_size: int, index: int) -> tuple:

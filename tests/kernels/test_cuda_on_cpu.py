@@ -241,6 +241,13 @@ def test_a_failed_launch_is_an_error(cuda, good_launches):
     cases.check(cuda, case)
 
 
+def test_a_card_that_the_kernels_are_not_compiled_for(cuda):
+    cuda.fail_after(0, status=209)
+    message = "no kernel image .* compiled for emulated: build them with DRAGON_OPTIM_CUDA_ARCHS set to this"
+    with pytest.raises(ValueError, match=message):
+        cases.check(cuda, Case(DTYPES[0], {}, [10], steps=1))
+
+
 def tensors(**changed):
     given = (library.Tensor * 2)()
     memory = np.zeros(64)

@@ -30,6 +30,7 @@ using cudaStream_t = CUstream_st*;
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorMisalignedAddress = 716
 };

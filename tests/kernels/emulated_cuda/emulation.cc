@@ -22,7 +22,8 @@ struct Device {
   bool reversed = false;     // the order of blocks and threads
   int64_t launches = 0;      // since the last question
   int64_t fails_after = -1;  // launches; -1: never
-  bool misaligned = false;   // an access of this launch
+  cudaError_t failure = cudaErrorLaunchOutOfResources;
+  bool misaligned = false;  // an access of this launch
   cudaStream_t last_stream = nullptr;
   cudaError_t last_error = cudaSuccess;
 };
@@ -85,7 +86,7 @@ cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, 
   if (grid == 0 || block == 0 || block > 1024 || argument_bytes > most_argument_bytes) {
     return device.last_error = cudaErrorInvalidValue;
   }
-  if (device.fails_after == 0) return device.last_error = cudaErrorLaunchOutOfResources;
+  if (device.fails_after == 0) return device.last_error = device.failure;
   if (device.fails_after > 0) --device.fails_after;
   ++device.launches;
   device.last_stream = stream;
@@ -133,13 +134,29 @@ cudaError_t cudaGetLastError() {
 }
 
 const char* cudaGetErrorString(cudaError_t error) {
-  if (error == cudaErrorMisalignedAddress) return "misaligned address";
-  return error == cudaErrorLaunchOutOfResources ? "too many resources requested for launch" : "invalid argument";
+  switch (error) {
+    case cudaErrorNoKernelImageForDevice:
+      return "no kernel image is available for execution on the device";
+    case cudaErrorLaunchOutOfResources:
+      return "too many resources requested for launch";
+    case cudaErrorMisalignedAddress:
+      return "misaligned address";
+    default:
+      return "invalid argument";
+  }
 }
 
 const char* cudaGetErrorName(cudaError_t error) {
-  if (error == cudaErrorMisalignedAddress) return "cudaErrorMisalignedAddress";
-  return error == cudaErrorLaunchOutOfResources ? "cudaErrorLaunchOutOfResources" : "cudaErrorInvalidValue";
+  switch (error) {
+    case cudaErrorNoKernelImageForDevice:
+      return "cudaErrorNoKernelImageForDevice";
+    case cudaErrorLaunchOutOfResources:
+      return "cudaErrorLaunchOutOfResources";
+    case cudaErrorMisalignedAddress:
+      return "cudaErrorMisalignedAddress";
+    default:
+      return "cudaErrorInvalidValue";
+  }
 }
 
 // What the tests set and ask.
@@ -154,6 +171,7 @@ void emulated_cuda_device(int multiprocessors, int threads_per_multiprocessor, i
 void emulated_cuda_driver(int version) { device.driver = version > 0 ? version : CUDART_VERSION; }
 
 void emulated_cuda_fail_after(int64_t launches) { device.fails_after = launches; }
+void emulated_cuda_failure(int status) { device.failure = static_cast<cudaError_t>(status); }
 
 int64_t emulated_cuda_launches() {
   const int64_t launches = device.launches;
