@@ -128,6 +128,7 @@ def torchs(torch, case: Case, **ways):
 def torch_graph(torch, case: Case):
     optimizer = torchs(torch, case, foreach=True, capturable=True)
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())  # the parameters are made there
     with torch.cuda.stream(stream):
         for _ in range(3):
             optimizer.step()
