@@ -19,6 +19,10 @@ CUDA_KERNELS = "dragon_optim_cuda"
 USUAL_PLACE = Path("/usr/local/cuda/bin/nvcc")
 ARCHS = "DRAGON_OPTIM_CUDA_ARCHS"
 
+# Whose launch arguments a kernel can index without a copy of its own (__grid_constant__).
+OLDEST_RELEASE = (11, 7)
+OLDEST_ARCHITECTURE = 70
+
 # Those of the cards that people have; of each only what the toolkit still, or already, knows.
 USUAL_ARCHITECTURES = (70, 75, 80, 86, 89, 90)
 
@@ -86,16 +90,20 @@ def find_nvcc(environ: Optional[Mapping[str, str]] = None, usual_place: Path = U
 
 def chosen_architectures(nvcc: Nvcc, environ: Optional[Mapping[str, str]] = None) -> Tuple[int, ...]:
     """Return the architectures of `DRAGON_OPTIM_CUDA_ARCHS`, such as `80;90`, else the usual ones."""
+    if tuple(map(int, nvcc.version.split("."))) < OLDEST_RELEASE:
+        oldest = ".".join(map(str, OLDEST_RELEASE))
+        raise BuildError(f"nvcc {nvcc.version} is too old: install CUDA {oldest} or later, or set CUDACXX")
     environ = os.environ if environ is None else environ
     text = environ.get(ARCHS, "")
     words = [word for word in re.split(r"[\s,;]+", text) if word]
     if not words:
         return tuple(number for number in USUAL_ARCHITECTURES if number in nvcc.architectures)
-    known = ", ".join(map(str, nvcc.architectures))
+    known = [number for number in nvcc.architectures if number >= OLDEST_ARCHITECTURE]
     for word in words:
-        if not word.isdigit() or int(word) not in nvcc.architectures:
+        if not word.isdigit() or int(word) not in known:
             raise BuildError(
-                f"{ARCHS}={text}: {word} is no architecture of nvcc {nvcc.version} (it has {known})"
+                f"{ARCHS}={text}: {word} is no architecture of nvcc {nvcc.version} that the kernels can be "
+                f"compiled for (need some of {', '.join(map(str, known))})"
             )
     return tuple(sorted({int(word) for word in words}))
 

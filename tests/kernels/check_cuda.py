@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Check the CUDA kernels on a GPU, bit for bit against the CPU's: `python tests/kernels/check_cuda.py`.
 
-Builds both libraries for this card, runs every form, dtype, alignment and shape of list, then streams that
-race, graphs that are replayed, more elements than 32 bits count, and a short selection of it all under
-compute-sanitizer. Needs nvcc, g++, NumPy, and PyTorch or CuPy; no Dragon. The results go to
+Builds both libraries for this card, runs every form, dtype, alignment, shape of list and special value, then
+streams that race, graphs that are replayed, more elements than 32 bits count, and a short selection of it all
+under compute-sanitizer. Needs nvcc, g++, NumPy, and PyTorch or CuPy; no Dragon. The results go to
 out/cuda/check.json, each as soon as it is there. Some minutes.
 """
 
@@ -107,6 +107,17 @@ def gradients(cuda, memory, quick) -> int:
     for dtype in ("float32", "float64"):
         cases.check_fill(cuda, dtype, [0, 1, 255, 256, 257, 3_000_001], shift=1)
     return 10 * len(GRAD_DTYPES) + 2
+
+
+def special_values(cuda, memory, quick) -> int:
+    """Denormals, infinities, NaNs, every exponent; every float16 and bfloat16."""
+    chosen = cases.SPECIAL_OPTIONS[:: 3 if quick else 1]
+    for dtypes in DTYPES:
+        for options in chosen:
+            cases.check_special_values(cuda, dtypes, options)
+    for dtype in library.SHORT:
+        cases.check_all_halves(cuda, dtype)
+    return 2 * len(DTYPES) * len(chosen) + len(library.SHORT)
 
 
 def skipping(cuda, memory, quick) -> int:
@@ -216,6 +227,7 @@ CHECKS = [
     lists,
     large_tensors,
     gradients,
+    special_values,
     skipping,
     racing_streams,
     graphs,

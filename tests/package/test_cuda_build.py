@@ -13,7 +13,7 @@ from native_build.errors import BuildError
 
 STUB_NVCC = (
     'case $1 in --version) echo "Cuda compilation tools, release 12.4, V12.4.1" ;; '
-    "--list-gpu-code) printf 'sm_70\\nsm_80\\nsm_90\\nsm_90a\\n' ;; "
+    "--list-gpu-code) printf 'sm_60\\nsm_70\\nsm_80\\nsm_90\\nsm_90a\\n' ;; "
     '--dryrun) echo "#\\$ TOP=/opt/toolkit"; echo "#\\$ INCLUDES=\\"-I$TOOLKIT\\"  "; '
     'echo "#\\$ LIBRARIES=  \\"-L/opt/stubs\\" \\"-L/opt/lib\\"" ;; esac'
 )
@@ -32,7 +32,7 @@ def test_no_nvcc(tmp_path):
 def test_nvcc_on_the_path_and_in_its_usual_place(script, tmp_path):
     path = script("bin", "nvcc", STUB_NVCC)
     for environ in ({"PATH": str(path.parent)}, {"PATH": str(tmp_path)}):
-        assert cuda.find_nvcc(environ, usual_place=path) == ((str(path),), "12.4", (70, 80, 90))
+        assert cuda.find_nvcc(environ, usual_place=path) == ((str(path),), "12.4", (60, 70, 80, 90))
 
 
 def test_the_host_compiler_is_passed_on(script):
@@ -63,9 +63,15 @@ def test_architectures(nvcc, text, expected):
 
 @pytest.mark.parametrize("text", ["75", "sm_80", "90a", "80;60"])
 def test_architectures_that_nvcc_has_not(nvcc, text):
-    message = f"DRAGON_OPTIM_CUDA_ARCHS={text}: .* is no architecture of nvcc 12.4 .it has 70, 80, 90"
+    message = f"DRAGON_OPTIM_CUDA_ARCHS={text}: .* is no architecture of nvcc 12.4 .*need some of 70, 80, 90"
     with pytest.raises(BuildError, match=message):
         cuda.chosen_architectures(nvcc, {cuda.ARCHS: text})
+
+
+@pytest.mark.parametrize("version", ["9.2", "10.2", "11.6"])
+def test_an_nvcc_that_is_too_old(nvcc, version):
+    with pytest.raises(BuildError, match=f"nvcc {version} is too old: install CUDA 11.7 or later"):
+        cuda.chosen_architectures(nvcc._replace(version=version), {})
 
 
 @pytest.fixture
