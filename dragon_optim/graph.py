@@ -245,7 +245,7 @@ class CapturedFunction:
             return recording.HAS_FORWARD_HOOKS
         for engine, optimizer in self._optimizers.values():
             engine.look(optimizer.param_groups)
-            if engine.is_differentiable:
+            if engine.watched.differentiable:
                 return "a step with differentiable=True makes new tensors of the parameters"
             if hooks.any_for_step(optimizer):
                 return "a replay would not call the step hooks"

@@ -147,7 +147,7 @@ class Reduction:
                 engine.table.summed.view[slot.index] = 1
             elif not slot.joined:
                 tensors.create(engine.workspace, slot.grad_name)
-        engine.join([slot for slot in somewhere if not (summed or slot.joined)])
+        engine.joined.add([slot for slot in somewhere if not (summed or slot.joined)])
         if not somewhere:
             return
         edges = engine.edges(summed)
