@@ -205,7 +205,7 @@ def digest(recorder: Recorder, outputs: Sequence[Tensor]) -> bytes:
         for argument in operator.arg:
             if argument.name == "name":  # of the forward operator
                 argument.s = place(argument.s.decode()).encode()
-        for part in (operator.SerializeToString(deterministic=True), repr(recorded.feeds).encode()):
+        for part in (operator.SerializeToString(deterministic=True), repr(recorded.fed).encode()):
             result.update(len(part).to_bytes(8, "little") + part)
     result.update(repr([place(output.id) for output in outputs]).encode())
     return result.digest()
