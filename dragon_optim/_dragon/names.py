@@ -25,7 +25,7 @@ from typing import Any, Deque, Dict, Iterator, List
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import hooks, left_behind, tape
+from dragon_optim._dragon import left_behind, tape, wrapping
 from dragon_optim._dragon.workspace import Workspace
 
 PRIVATE = "DragonOptim/Capture/"  # of the names that captured functions use, and nobody else
@@ -271,7 +271,7 @@ def _retire_ghosts(workspace: Workspace) -> None:
 
 def install() -> None:
     """Keep gradients of dead tensors from new ones, from now on, in every workspace."""
-    if not hooks.install(Workspace.HandlePool, "release", _release_or_retire):
+    if not wrapping.install(Workspace.HandlePool, "release", _release_or_retire):
         return
     for each in gc.get_objects():  # the workspaces that there are already; nothing else lists them
         if type(each) is Workspace:

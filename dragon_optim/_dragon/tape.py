@@ -12,7 +12,7 @@ from typing import Any, Dict, Sequence
 import numpy
 from dragon.core.framework import tapes
 
-from dragon_optim._dragon import hooks
+from dragon_optim._dragon import wrapping
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -104,4 +104,4 @@ def _recorded_run_backward(
 
 def install() -> None:
     """Record from now on, in every workspace."""
-    hooks.install(Workspace, "run_backward", _recorded_run_backward)
+    wrapping.install(Workspace, "run_backward", _recorded_run_backward)
