@@ -95,7 +95,7 @@ def add_outputs(recorder: Recorder, tensors: Sequence[Tensor], level: int) -> Li
 
 def keeps_tensors(recorder: Recorder, outputs: Sequence[Tensor]) -> bool:
     """Whether somebody holds a tensor that was made while it was recorded, or one of the arguments."""
-    if recorder.held.kept_tensors(outputs):
+    if recorder.held.keeps_tensors(outputs):
         return True
     feeds = recorder.feeds
     ours = {id(each): each for each in (*feeds, *outputs, *(each for each, _ in recorder.read.values()))}
