@@ -28,10 +28,7 @@ class Operator(NamedTuple):
 
     def register(self) -> None:
         """Make the operator known to Dragon's tape, or raise where there is none of that name."""
-        if not library.has_operator(self.kind):
-            raise ValueError(
-                f"Dragon has no operator {self.kind!r}: load the library that registers it first"
-            )
+        library.check_operator(self.kind)
         versions.register(self.kind, ("scalars", "states"))
 
 

@@ -46,8 +46,8 @@ class Engine:
         states: Callable[[Dict[str, float]], Tuple[str, ...]],
         function: Optional[differentiable.Operator] = None,
     ) -> None:
-        if kind and not library.has_operator(kind):
-            raise ValueError(f"Dragon has no operator {kind!r}: load the library that registers it first")
+        if kind:
+            library.check_operator(kind)
         if function is not None:
             function.register()
         self.workspace = workspace.current()

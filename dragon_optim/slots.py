@@ -78,7 +78,7 @@ class SlotTable:
         self.generation = 0
         # Whether steps are recorded: then no tensor of a state is ever written to, another takes its place.
         self.differentiable = False
-        self._counter = tape.moves(workspace)
+        self._counter = tape.move_counter(workspace)
         self.moves = self._counter.moves  # of parameters to other tensors, as far as followed
         self.steps = graphs.HostArray(workspace, 1, "int64")
         self.trainable = graphs.HostArray(workspace, 1, "int64")  # 1: takes part in a step from gradients

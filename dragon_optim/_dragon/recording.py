@@ -52,7 +52,7 @@ class Observer(Protocol):
         """A graph of an optimizer is about to run."""
 
     def updates(self, optimizer: Any) -> None:
-        """One of Dragon's own optimizers does something."""
+        """An optimizer, of whatever kind, is used."""
 
     def overridden(self) -> Set[Tuple[Any, str]]:
         """Methods of users' optimizers."""

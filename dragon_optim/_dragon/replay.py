@@ -44,7 +44,7 @@ def _is_ours(home: Workspace, tensor: Tensor) -> bool:
     return True
 
 
-_NEW: Dict[str, Any] = vars(Tensor(device=Device("cpu")))
+_NEW: Dict[str, Any] = vars(Tensor(device=Device("cpu")))  # the attributes that the constructor sets
 
 
 def own_copy(home: Workspace, tensor: Tensor) -> Tensor:

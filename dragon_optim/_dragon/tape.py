@@ -42,7 +42,7 @@ def passes(workspace: Workspace) -> int:
     return _record(workspace).passes
 
 
-def moves(workspace: Workspace) -> _Record:
+def move_counter(workspace: Workspace) -> _Record:
     """What counts, in its attribute `moves`, how often a parameter has become another tensor."""
     return _record(workspace)
 
