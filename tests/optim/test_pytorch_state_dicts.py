@@ -101,7 +101,7 @@ def test_save_load_equality_with_weights_only(options, tmp_path):
 @pytest.mark.parametrize(
     "kind",
     [int, float, np.float32, np.int64, lambda step: torch.tensor(float(step))],
-    ids=["int", "float", "float32", "int64", "tensor"],
+    ids=["int", "float", "np.float32", "np.int64", "tensor"],
 )
 def test_load_nontensor_step(options, kind):
     problem, optimizer = made(options)
