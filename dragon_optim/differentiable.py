@@ -28,10 +28,7 @@ class Operator(NamedTuple):
 
     def register(self) -> None:
         """Make the operator known to Dragon's tape, or raise where there is none of that name."""
-        if not library.has_operator(self.kind):
-            raise ValueError(
-                f"Dragon has no operator {self.kind!r}: load the library that registers it first"
-            )
+        library.check_operator(self.kind)
         versions.register(self.kind, ("scalars", "states"))
 
 
@@ -46,7 +43,7 @@ class _Version(NamedTuple):
 
 def check_gradients(engine: "Engine", gradients: Gradients, in_group: bool) -> None:
     """Raise unless `step` can take these gradients in the place of ``.grad``."""
-    if not engine.is_differentiable:
+    if not engine.watched.differentiable:
         raise ValueError(
             "step() takes gradients only with differentiable=True; without, it reads each parameter's .grad"
         )
@@ -123,7 +120,7 @@ class Step:
                 raise RuntimeError(_CONSUMED)
             return
         self._check(slots)
-        for part in plan.segments(engine.plans, slots):
+        for part in plan.segments(engine.watched.plans, slots):
             self._apply(part)
         for slot in slots:
             self._commit(slot, self._versions[slot.index])
@@ -186,12 +183,12 @@ class Step:
         engine = self._engine
         scalars = {}
         if versions.is_recording():
-            for key in engine.keys:
-                value = engine.value(group, key)
+            for key in engine.watched.keys:
+                value = engine.watched.value(group, key)
                 if isinstance(value, Tensor) and versions.is_on_tape(value):
                     scalars[key] = value
         hyper = names.tensor_pool(engine.workspace).new(engine.slots[0].param.device)
-        graphs.tensor_from(numpy.array(engine.numbers(group)), hyper)
+        graphs.tensor_from(numpy.array(engine.watched.numbers(group)), hyper)
         return scalars, hyper
 
     def _commit(self, slot: Slot, version: _Version) -> None:

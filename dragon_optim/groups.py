@@ -86,7 +86,7 @@ class WatchedGroups:
     def _take(self, groups: Sequence[Group], changed: bool, rows: Dict[int, _Row]) -> None:
         differentiable = self._differentiable(groups)
         if differentiable != self.differentiable and not changed:
-            self.check_params(groups)  # not the same may stand in it
+            self.check_params(groups)  # the one mode takes parameters that the other does not
         if changed:
             self._take_params(groups)
         self._take_rows(rows)

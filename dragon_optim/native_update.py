@@ -90,7 +90,7 @@ class NativeUpdate:
         # Weight decay of a variable's own -> row. One that changes all the time would leave a row for each.
         self._rows: MutableMapping[Optional[float], _Row] = weakref.WeakValueDictionary()
         self._free_rows: List[int] = []
-        self._first_row = self._rows[None] = _Row(0, self._free_rows)
+        self._first_row = self._rows[None] = _Row(0, self._free_rows)  # held here: the dictionary is weak
 
     def put(self, numbers: Sequence[float], states: Tuple[str, ...]) -> None:
         """Take other hyper-parameters from now on, also in functions that were built before."""

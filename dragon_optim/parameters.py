@@ -65,7 +65,7 @@ def as_list(params: Any) -> List[Any]:
     return list(params)
 
 
-def split_names(params: Sequence[Any]) -> "tuple[List[Any], List[str]]":
+def split_names(params: Sequence[Any]) -> Tuple[List[Any], List[str]]:
     """Divide ``(name, tensor)`` pairs. Without names the second list is empty."""
     named = [isinstance(each, tuple) for each in params]
     if not any(named):

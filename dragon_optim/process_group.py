@@ -27,10 +27,7 @@ class Reduction:
     def __init__(self) -> None:
         self._packings: List[plan.Packing] = []
         self._layout_crc = 0
-        self._made_for: Tuple[Sequence[Slot], List[Any]] = (
-            (),
-            [],
-        )  # slots of the layout, their dtypes and places
+        self._made_for: Tuple[Sequence[Slot], List[Any]] = ((), [])  # slots, their dtypes and places
         self._order: numpy.ndarray = numpy.zeros(0, "int64")  # indices of the slots in the layout
         self._reduce_graphs: Dict[Any, graphs.Graph] = {}
 
@@ -147,7 +144,7 @@ class Reduction:
                 engine.table.summed.view[slot.index] = 1
             elif not slot.joined:
                 tensors.create(engine.workspace, slot.grad_name)
-        engine.join([slot for slot in somewhere if not (summed or slot.joined)])
+        engine.joined.add([slot for slot in somewhere if not (summed or slot.joined)])
         if not somewhere:
             return
         edges = engine.edges(summed)

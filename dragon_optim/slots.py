@@ -16,6 +16,10 @@ from dragon_optim._dragon import graphs, names, tape, tensors, versions
 from dragon_optim._dragon.workspace import Workspace
 from dragon_optim._threads import OneAtATime
 
+# References to the tensor of a state: the dictionary, a variable, the argument of getrefcount. Any other is
+# the user's: then the tensor is theirs.
+_OURS = 3
+
 
 class Slot:
     """One parameter, its states, and what the user keeps beside them."""
@@ -74,7 +78,7 @@ class SlotTable:
         self.generation = 0
         # Whether steps are recorded: then no tensor of a state is ever written to, another takes its place.
         self.differentiable = False
-        self._counter = tape.moves(workspace)
+        self._counter = tape.move_counter(workspace)
         self.moves = self._counter.moves  # of parameters to other tensors, as far as followed
         self.steps = graphs.HostArray(workspace, 1, "int64")
         self.trainable = graphs.HostArray(workspace, 1, "int64")  # 1: takes part in a step from gradients
@@ -156,7 +160,7 @@ class SlotTable:
         tensor = slot.states.get(name)
         if self.differentiable or tensor is None or not tensors.has_data(tensor):
             return False  # the tensor that is there may be on a tape
-        if sys.getrefcount(tensor) > 3:
+        if sys.getrefcount(tensor) > _OURS:
             return False
         return tensor.dtype == array.dtype.name and tuple(tensor.shape) == array.shape
 
@@ -189,10 +193,8 @@ class SlotTable:
 
     def drop_state(self, slot: Slot, name: str) -> None:
         """Forget a state. Its memory is given back, or stays with whoever holds the tensor."""
-        # Three references: the dictionary, the variable, the argument of getrefcount. Any other is the
-        # user's: then the tensor is theirs.
         tensor = slot.states[name]
-        if sys.getrefcount(tensor) <= 3:
+        if sys.getrefcount(tensor) <= _OURS:
             tensors.reset(tensor)
             self.revision += 1
         else:

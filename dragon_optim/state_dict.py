@@ -15,11 +15,9 @@ from dragon_optim import hyper
 from dragon_optim._dragon import tensors, workspace
 from dragon_optim._warnings import warn
 from dragon_optim.arrays import is_foreign, to_array
-from dragon_optim.groups import check_modes
+from dragon_optim.groups import Group, check_modes
 from dragon_optim.parameters import printable, type_name
 from dragon_optim.state import OptimizerState
-
-Group = Dict[str, Any]
 
 _ERRORS = (KeyError, TypeError, ValueError, OverflowError, AssertionError, RuntimeError)
 

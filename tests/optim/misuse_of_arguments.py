@@ -12,6 +12,7 @@ from dragon.vm import torch
 import dragon_optim
 from tests.optim.forked_cases import Table
 from tests.optim.support import parameter
+from tests.refusals import WORDS
 
 CASES = Table()
 misuse = CASES.case
@@ -129,16 +130,6 @@ def names_with_a_cleared_tensor(w):
 
 # --- hyper-parameters -----------------------------------------------------------------------------
 
-WORDS = {
-    "lr": "learning rate",
-    "alpha": "alpha value",
-    "eps": "epsilon value",
-    "weight_decay": "weight_decay value",
-    "momentum": "momentum value",
-    "clip_norm": "clip_norm value",
-    "clip_value": "clip_value value",
-    "initial_square_avg": "initial_square_avg value",
-}
 WRONG_VALUES = {"negative": -0.5, "nan": float("nan")}
 NO_NUMBERS = {"string": "0.1", "None": None, "complex": 1j, "list": [0.1]}
 FLAGS = ("centered", "maximize", "lr_in_momentum", "eps_inside_sqrt", "decoupled_weight_decay")
