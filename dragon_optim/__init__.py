@@ -29,10 +29,12 @@ from dragon_optim.hooks import (  # noqa: E402
 )
 from dragon_optim.optimizer import Optimizer  # noqa: E402
 from dragon_optim.rmsprop import RMSprop  # noqa: E402
+from dragon_optim.rmsprop_tf import RMSpropTF  # noqa: E402
 
 __all__ = [
     "Optimizer",
     "RMSprop",
+    "RMSpropTF",
     "__version__",
     "checkpoint",
     "graph",

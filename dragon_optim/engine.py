@@ -36,7 +36,7 @@ class Engine:
     ----------
     kind : str
         The update operator.
-    fields, states
+    fields, refused, states
         See `WatchedGroups`.
     function : differentiable.Operator, optional
         The update as an operator that Dragon's tape can record.
@@ -46,6 +46,7 @@ class Engine:
         self,
         kind: str,
         fields: Sequence[hyper.Field],
+        refused: Sequence[hyper.Refused],
         states: Callable[[Dict[str, float]], Tuple[str, ...]],
         function: Optional[differentiable.Operator] = None,
     ) -> None:
@@ -58,7 +59,7 @@ class Engine:
         self.turn = self.table.turn
         self._kind = kind
         self._function = function
-        self._groups = WatchedGroups(self.table, fields, states)
+        self._groups = WatchedGroups(self.table, fields, refused, states)
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")
         self._reduction = Reduction()
         self._waiting: List[Slot] = []  # slots whose gradient never existed yet
