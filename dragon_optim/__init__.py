@@ -27,6 +27,7 @@ from dragon_optim.hooks import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from dragon_optim.installation import install  # noqa: E402
 from dragon_optim.optimizer import Optimizer  # noqa: E402
 from dragon_optim.rmsprop import RMSprop  # noqa: E402
 from dragon_optim.rmsprop_tf import RMSpropTF  # noqa: E402
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "checkpoint",
     "graph",
+    "install",
     "native_optimizers",
     "register_optimizer_step_post_hook",
     "register_optimizer_step_pre_hook",
