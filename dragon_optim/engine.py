@@ -33,7 +33,7 @@ class Engine:
     ----------
     kind : str
         The update operator.
-    fields, states
+    fields, refused, states
         See `WatchedGroups`.
     function : differentiable.Operator, optional
         The update as an operator that Dragon's tape can record.
@@ -43,6 +43,7 @@ class Engine:
         self,
         kind: str,
         fields: Sequence[hyper.Field],
+        refused: Sequence[hyper.Refused],
         states: Callable[[Dict[str, float]], Tuple[str, ...]],
         function: Optional[differentiable.Operator] = None,
     ) -> None:
@@ -55,7 +56,7 @@ class Engine:
         self.turn = self.table.turn
         self._kind = kind
         self._function = function
-        self.watched = WatchedGroups(self.table, fields, states)
+        self.watched = WatchedGroups(self.table, fields, refused, states)
         self.joined = Joined(self.workspace)
         self.cache = GraphCache(self.table, self.watched, self.joined)
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")

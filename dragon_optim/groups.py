@@ -41,6 +41,8 @@ class WatchedGroups:
         Where parameters get their slots.
     fields : sequence of hyper.Field
         The hyper-parameters that the operator reads, in its order.
+    refused : sequence of hyper.Refused
+        The flags that no group may switch on.
     states : callable
         From the checked hyper-parameters of a group to the names of its states. May warn or raise. Not a
         method of the optimizer object: a cycle of references would keep its memory until Python's garbage
@@ -51,10 +53,12 @@ class WatchedGroups:
         self,
         table: SlotTable,
         fields: Sequence[hyper.Field],
+        refused: Sequence[hyper.Refused],
         states: Callable[[Dict[str, float]], Tuple[str, ...]],
     ) -> None:
         self._table = table
         self._fields = tuple(fields)
+        self._refused = tuple(refused)
         self._states = states
         self.keys = [field.key for field in fields]
         self.hyper = graphs.HostArray(table.workspace, (1, max(1, len(self.keys))), "float64")
@@ -65,7 +69,7 @@ class WatchedGroups:
         self._group_slots: List[Tuple[Slot, ...]] = []  # one for each occurrence of a parameter
         self._seen_params: List[Tuple[Tensor, ...]] = []
         self._seen_values: List[Tuple[Any, ...]] = []
-        self._watched = (*self.keys, "foreach", "differentiable")
+        self._watched = (*self.keys, "foreach", "differentiable", *(field.key for field in refused))
         self._settled: List[Optional[Tuple[Any, ...]]] = []  # `_seen_values` where none can change in place
         self._numbers: List[Tuple[float, ...]] = []
         self._seen_trainable: List[bool] = []
@@ -144,6 +148,7 @@ class WatchedGroups:
                 if key not in group:
                     raise KeyError(f"param_groups[{number}] lacks {key!r}; set it")
             numbers = hyper.row(self._fields, group)
+            hyper.check_refused(self._refused, group)
             states = self._states_of(number, numbers)
             rows[number] = _Row(tuple(values), numbers, states, check_modes(group))
         return rows

@@ -66,6 +66,18 @@ class Flag(NamedTuple):
         return float(number != 0)
 
 
+class Refused(NamedTuple):
+    """A flag that other optimizers of the same name have, and this one only as False."""
+
+    key: str
+    remedy: str
+
+    def check(self, value: Any) -> None:
+        """Raise unless the flag is off."""
+        if Flag(self.key).check(value):
+            raise ValueError(f"Invalid {self.key} value: {value} (need False: {self.remedy})")
+
+
 Field = Union[Number, Flag]
 
 _IMMUTABLE = {float, int, bool, type(None)}
@@ -74,6 +86,13 @@ _IMMUTABLE = {float, int, bool, type(None)}
 def row(fields: Sequence[Field], group: Dict[str, Any]) -> Tuple[float, ...]:
     """Return the numbers of a group in the order of `fields`, or raise for the first that is wrong."""
     return tuple(field.check(group[field.key]) for field in fields)
+
+
+def check_refused(fields: Iterable[Refused], group: Dict[str, Any]) -> None:
+    """Raise if a group switches on what there is not."""
+    for field in fields:
+        if field.key in group:
+            field.check(group[field.key])
 
 
 def are_immutable(values: Iterable[Any]) -> bool:

@@ -84,6 +84,9 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
     )
     """The hyper-parameters that the operator reads, in its order."""
 
+    refused_fields: Tuple[hyper.Refused, ...] = ()
+    """Flags that other optimizers of the name have, and this one only switched off."""
+
     known_states: Tuple[str, ...] = ()
     """Every state that the optimizer can have, in the order in which `state` shows them."""
 
@@ -104,7 +107,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
             )
         if not isinstance(defaults, dict):
             raise TypeError(f"defaults must be a dict, but got {parameters.type_name(defaults)}")
-        self.defaults = dict(defaults)
+        self.defaults = self._own_names(defaults)
         # What is given by keyword counts for more than what stands in `defaults`.
         for key, value in (("grad_scale", grad_scale), ("clip_norm", clip_norm), ("clip_value", clip_value)):
             if not isinstance(value, Default):
@@ -128,11 +131,22 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
     def _start(self) -> None:
         """Make what belongs to this very object and is never copied."""
         self._engine = Engine(
-            self.operator_type or "", self.hyper_fields, self.state_names, self.differentiable_operator
+            self.operator_type or "",
+            self.hyper_fields,
+            self.refused_fields,
+            self.state_names,
+            self.differentiable_operator,
         )
         self._engine.attach(self)
         self._state = OptimizerState(self._engine.table, self.known_states)
         self._hooks = self.__dict__.get("_hooks") or hooks.HookTables()
+
+    def _own_names(self, group: Dict[str, Any]) -> Dict[str, Any]:
+        """Return a copy of a group in which `other_names` are replaced."""
+        for key, own in self.other_names.items():
+            if key in group and own in group:
+                raise TypeError(f"{key} is another name of {own}: give one of them, not both")
+        return {self.other_names.get(key, key): value for key, value in group.items()}
 
     def _check_defaults(self) -> None:
         for field in self.hyper_fields:
@@ -190,7 +204,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         if "params" not in param_group:
             raise KeyError("param_group must have the key 'params'")
         self._engine.guard("add_param_group()")
-        group = dict(param_group)
+        group = self._own_names(param_group)
         group["params"], names = parameters.split_names(parameters.as_list(param_group["params"]))
         if names:
             group["param_names"] = names
@@ -202,14 +216,14 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
                 )
             group.setdefault(key, default)
         if "_collects_groups" in vars(self):  # the constructor looks at all of them at once
-            param_group.update(group)
+            _overwrite(param_group, group)
             self.param_groups.append(param_group)
             return
         with self._engine.turn:
             claimed = self._state.claimed_by(group["params"])
             self._engine.sync([*self.param_groups, group])
             self._state.hand_over(claimed)
-            param_group.update(group)
+            _overwrite(param_group, group)
             self.param_groups.append(param_group)
 
     def _check_names(self, group: Dict[str, Any]) -> None:
@@ -371,3 +385,10 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
                 if key not in ("params", "param_names"):
                     text += f"    {key}: {parameters.printable(group[key])}\n"
         return text + ")"
+
+
+def _overwrite(group: Dict[str, Any], new: Dict[str, Any]) -> None:
+    """Make a dict of the user's equal to another; it stays the same object."""
+    for key in [key for key in group if key not in new]:
+        del group[key]
+    group.update(new)

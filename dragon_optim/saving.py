@@ -25,6 +25,7 @@ class Savable:
     """The methods by which the state of an optimizer leaves it and comes back."""
 
     hyper_fields: Tuple[hyper.Field, ...]
+    refused_fields: Tuple[hyper.Refused, ...]
     known_states: Tuple[str, ...]
 
     required_states: Tuple[str, ...] = ()
@@ -35,6 +36,9 @@ class Savable:
 
     legacy_defaults: ClassVar[Dict[str, Any]] = {}
     """What `load_state_dict` takes for keys that a group lacks because it was written before they came."""
+
+    other_names: ClassVar[Dict[str, str]] = {}
+    """What other optimizers and older versions call keys of a group; such a key is taken for ours."""
 
     defaults: Dict[str, Any]
     param_groups: List[Dict[str, Any]]
@@ -163,6 +167,8 @@ class Savable:
     def _reader(self, keep: Collection[str]) -> Reader:
         needs = Requirements(
             self.hyper_fields,
+            self.refused_fields,
+            self.other_names,
             self.required_keys,
             self.required_states,
             self.legacy_defaults,

@@ -59,6 +59,8 @@ class Requirements(NamedTuple):
     """What a class of optimizers asks of a state dict."""
 
     fields: Sequence[hyper.Field]
+    refused: Sequence[hyper.Refused]
+    other_names: Dict[str, str]  # of keys of a group, to the optimizer's own
     required_keys: Sequence[str]  # of every group
     required_states: Sequence[str]  # of every entry that has any state
     legacy_defaults: Dict[str, Any]  # what a group lacks that was written before the key came
@@ -174,6 +176,7 @@ class Reader:
         return params
 
     def _group(self, number: int, group: Group, saved: Mapping, by_name: bool) -> Group:
+        saved = self._own_names(saved)
         missing = [key for key in self._needs.required_keys if key not in saved and key not in self._keep]
         if missing:
             raise KeyError(
@@ -197,9 +200,15 @@ class Reader:
         self._check_ranges(number, new)
         return new
 
+    def _own_names(self, saved: Mapping) -> Mapping:
+        """A group with the optimizer's own keys. Where it has both names of one, the own counts."""
+        names = {key: own for key, own in self._needs.other_names.items() if own not in saved}
+        return {names.get(key, key): value for key, value in saved.items()}
+
     def _check_ranges(self, number: int, group: Group) -> None:
         try:
             hyper.row(self._needs.fields, group)
+            hyper.check_refused(self._needs.refused, group)
             check_modes(group)
         except _ERRORS as error:
             raise _like(
