@@ -30,6 +30,19 @@ def place(tensor: Tensor) -> Tuple[str, int]:
     return found
 
 
+_device = attrgetter("_device")
+
+
+def devices(tensors: Sequence[Tensor]) -> List[Any]:
+    """The device of each, as an object that another one replaces when the tensor is moved."""
+    return list(map(_device, tensors))
+
+
+def move_with(tensor: Tensor, other: Tensor) -> None:
+    """Say that a tensor is on the device of another one. Its memory follows at its next use there."""
+    tensor._device = other.device
+
+
 def name(tensor: Tensor) -> str:
     """The name of the memory behind a tensor, as graphs and tapes know it."""
     return tensor._impl.name
