@@ -21,8 +21,12 @@ int Attribute(cudaDeviceAttr attribute, int device) {
 
 void Check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
-  const std::string text =
+  std::string text =
       std::string("CUDA error at ") + what + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")";
+  if (status == cudaErrorNoKernelImageForDevice) {
+    text += "; these kernels were compiled for " DRAGON_OPTIM_CUDA_ARCHITECTURES
+            ": build with that of this card in DRAGON_OPTIM_CUDA_ARCHS";
+  }
   cudaGetLastError();
   throw CudaError(text);
 }

@@ -199,6 +199,19 @@ def test_a_failed_launch_is_an_error(cuda, good_launches):
     cases.check(cuda, case)
 
 
+def test_a_card_that_the_kernels_were_not_compiled_for(cuda):
+    """The error says what they were compiled for, and what to do."""
+    cuda.handle.emulated_cuda_fail_with(209)
+    cuda.fail_after(0)
+    try:
+        with pytest.raises(
+            ValueError, match="no kernel image .* compiled for emulated: build .* in DRAGON_OPTIM_CUDA_ARCHS"
+        ):
+            cases.check(cuda, Case(DTYPES[0], {}, [10], steps=1))
+    finally:
+        cuda.handle.emulated_cuda_fail_with(701)
+
+
 def tensors(**changed):
     given = (library.Tensor * 2)()
     memory = np.zeros(64)

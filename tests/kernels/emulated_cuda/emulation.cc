@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -21,6 +22,7 @@ struct Device {
   bool reversed = false;     // the order of blocks and threads
   int64_t launches = 0;      // since the last question
   int64_t fails_after = -1;  // launches; -1: never
+  cudaError_t failure = cudaErrorLaunchOutOfResources;
   cudaStream_t last_stream = nullptr;
   cudaError_t last_error = cudaSuccess;
 };
@@ -38,11 +40,10 @@ struct Fiber {
 std::vector<std::unique_ptr<Fiber>> fibers;
 ucontext_t scheduler;
 Fiber* running = nullptr;
-EmulatedThread current_thread = nullptr;
-const void* current_context = nullptr;
+std::function<void()> current_thread;
 
 void RunThread() {
-  current_thread(current_context);
+  current_thread();
   running->finished = true;
 }
 
@@ -71,33 +72,46 @@ bool RunBlock(unsigned threads) {
   }
 }
 
-}  // namespace
-
-void __syncthreads() { swapcontext(&running->context, &scheduler); }
-
-cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, cudaStream_t stream,
-                          EmulatedThread thread, const void* context) {
-  const std::lock_guard<std::mutex> lock(device_mutex);
-  if (grid == 0 || block == 0 || block > 1024 || argument_bytes > kMostArgumentBytes) {
-    return device.last_error = cudaErrorInvalidValue;
-  }
-  if (device.fails_after == 0) return device.last_error = cudaErrorLaunchOutOfResources;
-  if (device.fails_after > 0) --device.fails_after;
-  ++device.launches;
-  device.last_stream = stream;
+cudaError_t RunGrid(unsigned grid, unsigned block, const std::function<void()>& thread) {
   while (fibers.size() < block) fibers.emplace_back(new Fiber);
   current_thread = thread;
-  current_context = context;
   gridDim = {grid, 1, 1};
   for (unsigned i = 0; i < grid; ++i) {
     blockIdx.x = device.reversed ? grid - 1 - i : i;
-    if (!RunBlock(block)) return device.last_error = cudaErrorInvalidValue;
+    if (!RunBlock(block)) return cudaErrorInvalidValue;
   }
   return cudaSuccess;
 }
 
+}  // namespace
+
+void __syncthreads() { swapcontext(&running->context, &scheduler); }
+
+// A device with streams of its own says here whether a launch may go to this one, and then when it runs. Without one it
+// runs at once.
+__attribute__((weak)) cudaError_t EmulatedStream(cudaStream_t stream, const std::function<cudaError_t()>& work);
+
+cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, cudaStream_t stream,
+                          const std::function<void()>& thread) {
+  const std::lock_guard<std::mutex> lock(device_mutex);
+  if (grid == 0 || block == 0 || block > 1024 || argument_bytes > kMostArgumentBytes) {
+    return device.last_error = cudaErrorInvalidValue;
+  }
+  if (device.fails_after == 0) return device.last_error = device.failure;
+  if (device.fails_after > 0) --device.fails_after;
+  ++device.launches;
+  device.last_stream = stream;
+  const std::function<cudaError_t()> run = [=] { return RunGrid(grid, block, thread); };
+  const cudaError_t status = EmulatedStream == nullptr ? run() : EmulatedStream(stream, run);
+  if (status != cudaSuccess) device.last_error = status;
+  return status;
+}
+
+// One device, unless somebody else knows of more.
+__attribute__((weak)) int EmulatedDevice() { return 0; }
+
 cudaError_t cudaGetDevice(int* index) {
-  *index = 0;
+  *index = EmulatedDevice();
   return cudaSuccess;
 }
 
@@ -113,11 +127,25 @@ cudaError_t cudaGetLastError() {
 }
 
 const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorLaunchOutOfResources ? "too many resources requested for launch" : "invalid argument";
+  switch (error) {
+    case cudaErrorLaunchOutOfResources:
+      return "too many resources requested for launch";
+    case cudaErrorNoKernelImageForDevice:
+      return "no kernel image is available for execution on the device";
+    default:
+      return "invalid argument";
+  }
 }
 
 const char* cudaGetErrorName(cudaError_t error) {
-  return error == cudaErrorLaunchOutOfResources ? "cudaErrorLaunchOutOfResources" : "cudaErrorInvalidValue";
+  switch (error) {
+    case cudaErrorLaunchOutOfResources:
+      return "cudaErrorLaunchOutOfResources";
+    case cudaErrorNoKernelImageForDevice:
+      return "cudaErrorNoKernelImageForDevice";
+    default:
+      return "cudaErrorInvalidValue";
+  }
 }
 
 // What the tests set and ask.
@@ -130,6 +158,7 @@ void emulated_cuda_device(int multiprocessors, int threads_per_multiprocessor, i
 }
 
 void emulated_cuda_fail_after(int64_t launches) { device.fails_after = launches; }
+void emulated_cuda_fail_with(int failure) { device.failure = static_cast<cudaError_t>(failure); }
 
 int64_t emulated_cuda_launches() {
   const int64_t launches = device.launches;
