@@ -21,6 +21,7 @@ DEVICES = 3  # emulated_cuda/device.h
 _operators = ctypes.CDLL(library._path(library._OPERATORS))
 _devices = ctypes.CDLL(library._path("libemulated_cuda.so"))
 _devices.emulated_cuda_launches.restype = ctypes.c_int64
+_devices.emulated_cuda_in_use.restype = ctypes.c_int64
 
 
 class Counts(NamedTuple):
@@ -43,6 +44,11 @@ def counts() -> Counts:
 def launches() -> int:
     """Since the last question."""
     return _devices.emulated_cuda_launches()
+
+
+def in_use() -> int:
+    """Bytes, of all devices."""
+    return _devices.emulated_cuda_in_use()
 
 
 class OutOfMemory:

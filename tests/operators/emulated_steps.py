@@ -178,6 +178,23 @@ def no_memory() -> None:
         getattr(training.optimizer, call)()
 
 
+def memory_of_states() -> None:
+    """The first step takes memory for the states, and nothing else stays."""
+    training = Training([CUDA] * 3, momentum=0.9)
+    for param in training.params:
+        emulated.give_gradient(param, param.numpy())
+    training.optimizer.param_groups[0]["lr"] = float("nan")
+    before = emulated.in_use()
+    with pytest.raises(ValueError, match="learning rate"):
+        training.optimizer.step()
+    assert emulated.in_use() == before
+    training.optimizer.param_groups[0]["lr"] = 0.1
+    training.optimizer.step()
+    states = [value for param in training.params for value in training.optimizer.state[param].values()]
+    tensors = [*training.params, *(value for value in states if not isinstance(value, int))]
+    assert emulated.in_use() - before == sum(-(-tensor._impl.nbytes // 512) * 512 for tensor in tensors)
+
+
 def a_launch_that_is_refused() -> None:
     training = Training([CUDA] * 3, momentum=0.9)
     training.step()
@@ -294,6 +311,7 @@ if __name__ == "__main__":
     moved_between_steps()
     loaded_elsewhere()
     no_memory()
+    memory_of_states()
     a_launch_that_is_refused()
     what_is_for_the_cpu_only()
     a_captured_function()

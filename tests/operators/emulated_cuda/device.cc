@@ -246,6 +246,15 @@ extern "C" {
 // How much all allocations from now on may take together; -1: what there is.
 void emulated_cuda_free_bytes(int64_t bytes) { free_bytes = bytes < 0 ? INT64_MAX : bytes; }
 
+// Bytes of all blocks.
+int64_t emulated_cuda_in_use() {
+  int64_t bytes = 0;
+  for (int device = 0; device < emulated::kDevices; ++device) {
+    for (const auto& block : Arenas()[device].blocks) bytes += static_cast<int64_t>(block.second);
+  }
+  return bytes;
+}
+
 // Allocations, copies, fills and the bytes that were copied since the last question.
 void emulated_cuda_counts(int64_t* result) {
   const int64_t values[] = {counts.allocations, counts.copies, counts.fills, counts.copied_bytes};
