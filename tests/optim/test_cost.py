@@ -178,12 +178,14 @@ def test_a_step_keeps_no_memory(form):
         tracemalloc.start()
         for _ in range(20):
             work()
-        first = tracemalloc.get_traced_memory()[0]
-        for _ in range(20):
-            work()
-        python = tracemalloc.get_traced_memory()[0] - first
+        rounds = []
+        for _ in range(3):  # a frame that Python keeps for the next call is in one of them
+            first = tracemalloc.get_traced_memory()[0]
+            for _ in range(20):
+                work()
+            rounds.append(tracemalloc.get_traced_memory()[0] - first)
     finally:
         tracemalloc.stop()
         gc.enable()
     assert grown < 2_000  # not 100 bytes for each of 50 steps
-    assert python < 2_000
+    assert min(rounds) < 2_000
