@@ -17,7 +17,7 @@ from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.nn.parameter import Parameter
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import library, workspace
+from dragon_optim._dragon import library, tensors, workspace
 
 
 def _present(device: Tuple[str, int]) -> Device:
@@ -44,7 +44,7 @@ def _content(tensor: Tensor) -> Tuple[numpy.ndarray, Tuple[str, int], bool]:
     device = tensor.device
     # A copy of the values, since a numpy view of Dragon's does not keep the tensor alive. The history of a
     # result is not copied, so neither is its wish for a gradient.
-    array = numpy.array(tensor.numpy())
+    array = tensors.array(tensor)
     return array, (device.type, device.index), bool(tensor.requires_grad and tensor.is_leaf)
 
 

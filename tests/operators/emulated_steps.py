@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import tempfile
+
 import dragon
 import numpy as np
 import pytest
 from dragon.vm import torch
 
 import dragon_optim
-from dragon_optim import graph, native_optimizers
+from dragon_optim import checkpoint, graph, native_optimizers
 from dragon_optim._dragon import library
 from tests.operators import edges, emulated
 
@@ -142,6 +146,25 @@ def loaded_elsewhere() -> None:
             assert taken == emulated.NOTHING or number == 0
         assert second.places() == {"{}:{}".format(*after)}
         assert_same(second.arrays(), host.arrays())
+
+
+def copied_and_saved() -> None:
+    """Copies and pickles are on the same device; files are read to the CPU. Also of what has no elements."""
+    training = Training([CUDA, SECOND, CUDA], momentum=0.9)
+    training.step()
+    values = {"state": training.optimizer.state_dict(), "empty": torch.nn.Parameter(torch.ones(0, 3)).cuda()}
+    expected = training.arrays()
+    for copied in (copy.deepcopy(training.optimizer), pickle.loads(pickle.dumps(training.optimizer))):
+        training.optimizer, training.params = copied, copied.param_groups[0]["params"]
+        assert training.places() == {"cuda:0", "cuda:1"}
+        assert_same(training.arrays(), expected)
+    assert pickle.loads(pickle.dumps(values["empty"])).shape == (0, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save(values, f"{folder}/saved")
+        loaded = checkpoint.load(f"{folder}/saved")
+    assert str(loaded["empty"].device) == "cpu:0"
+    training.optimizer.load_state_dict(loaded["state"])
+    assert_same(training.arrays(), expected)
 
 
 def no_memory() -> None:
@@ -310,6 +333,7 @@ if __name__ == "__main__":
     sums_of_gradients()
     moved_between_steps()
     loaded_elsewhere()
+    copied_and_saved()
     no_memory()
     memory_of_states()
     a_launch_that_is_refused()
