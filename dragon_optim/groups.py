@@ -12,7 +12,7 @@ import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hyper, parameters, plan
-from dragon_optim._dragon import graphs, tensors
+from dragon_optim._dragon import graphs, library, tensors
 from dragon_optim.slots import Slot, SlotTable
 
 Group = Dict[str, Any]
@@ -74,17 +74,24 @@ class WatchedGroups:
         self._numbers: List[Tuple[float, ...]] = []
         self._seen_trainable: List[bool] = []
         self._seen_moves = table.moves
+        self._may_move = len(library.devices()) > 1
+        self._seen_devices: List[Any] = []
         self.differentiable = False  # whether steps are recorded by Dragon's tape
 
     def sync(self, groups: Sequence[Group]) -> None:
         """Take over what the user changed in the groups. Raises before anything is taken over."""
         self._table.follow()
         changed = self._params_changed(groups) or self._seen_moves != self._table.moves
-        if changed:
+        moved = self._may_move and (changed or self._are_elsewhere())
+        if changed or moved:
             self.check_params(groups)
         rows = self._changed_rows(groups)
         if changed or rows:
             self._take(groups, changed, rows)
+        if moved:
+            self._table.move_states()
+            self._seen_devices = tensors.devices(self._params)
+            self.revision += 1
         self._write_trainable()
 
     def _take(self, groups: Sequence[Group], changed: bool, rows: Dict[int, _Row]) -> None:
@@ -107,6 +114,16 @@ class WatchedGroups:
                 return True
             if not all(map(operator.is_, params, seen)):
                 return True
+        return False
+
+    def _are_elsewhere(self) -> bool:
+        """Whether a parameter was moved to another device, which it is in place."""
+        devices = tensors.devices(self._params)
+        if all(map(operator.is_, devices, self._seen_devices)):
+            return False
+        if devices != self._seen_devices:
+            return True
+        self._seen_devices = devices
         return False
 
     def check_params(self, groups: Sequence[Group]) -> None:

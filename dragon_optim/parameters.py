@@ -126,6 +126,15 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
             )
 
 
+def check_place(place: Tuple[str, int], what: str) -> None:
+    """Raise unless we have operators for this device, on which a call is to run."""
+    if place[0] not in library.devices():
+        raise RuntimeError(
+            f"{what} under dragon.device('{place[0]}', {place[1]}), for which this dragon_optim was not "
+            "built: train under dragon.device('cpu')"
+        )
+
+
 def check_differentiable(params: Sequence[Tensor], number: int) -> None:
     """Raise unless a recorded step can let these parameters of a group become other tensors."""
     objects: Dict[int, Tensor] = {}

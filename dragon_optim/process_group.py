@@ -88,7 +88,7 @@ class Reduction:
             by_kind.setdefault(kind, []).append(slot)
         if any(dtype == "float16" for dtype, _ in by_kind):
             raise RuntimeError(
-                "step(): a process group cannot reduce float16 gradients on the CPU; use float32 parameters."
+                "step() cannot reduce float16 gradients in a process group; use float32 parameters."
             )
         for (dtype, _), members in by_kind.items():
             if sum(map(plan.numel, members)) + len(members) > _MAX_ELEMENTS:
@@ -97,7 +97,12 @@ class Reduction:
                 )
         pool = names.tensor_pool(engine.workspace)
         self._packings = [
-            plan.Packing(dtype, tuple(members), pool.new(members[0].param.device))
+            plan.Packing(
+                dtype,
+                tuple(members),
+                pool.new(members[0].param.device),
+                graphs.HostArray(engine.workspace, len(members), "int64"),
+            )
             for (dtype, _), members in by_kind.items()
         ]
         self._reduce_graphs.clear()
@@ -109,7 +114,7 @@ class Reduction:
 
     def _buffers(self) -> Tuple[str, ...]:
         # A graph writes to the buffers it was made for: another layout has others.
-        return tuple(packing.buffer.id for packing in self._packings)
+        return tuple(name for packing in self._packings for name in (packing.buffer.id, packing.present.name))
 
     def _listed(self, packing: plan.Packing, slots: Sequence[Slot]) -> List[Slot]:
         wanted = {slot.index for slot in slots}
@@ -132,7 +137,7 @@ class Reduction:
             operators = [
                 collective.all_reduce(process_group, [packing.buffer.id], packing.device, "MEAN")
                 for packing in self._packings
-            ]
+            ] + [packing.find_present() for packing in self._packings]
             self._reduce_graphs[key] = graphs.Graph(engine.workspace, operators)
         self._reduce_graphs[key].run()
 
@@ -157,6 +162,5 @@ class Reduction:
     def _present_somewhere(self) -> List[Slot]:
         present = []
         for packing in self._packings:
-            flags = packing.buffer.numpy()[: len(packing.slots)]
-            present += [packing.slots[place] for place in numpy.flatnonzero(flags > 0)]
+            present += [packing.slots[place] for place in numpy.flatnonzero(packing.present.view)]
         return present

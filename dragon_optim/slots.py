@@ -183,6 +183,12 @@ class SlotTable:
                 if tensors.has_data(tensor):
                     self.replace_state(slot, name, versions.copy(self.workspace, tensor))
 
+    def move_states(self) -> None:
+        """Let the states, and the sums, go where their parameters are now."""
+        for slot in self.slots:
+            for tensor in (*slot.states.values(), *([] if slot.sum is None else [slot.sum])):
+                tensors.move_with(tensor, slot.param)
+
     def sum(self, slot: Slot) -> Tensor:
         """Return the tensor that sum_grad() adds to."""
         if slot.sum is None:

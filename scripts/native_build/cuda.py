@@ -158,10 +158,8 @@ def parts(
     )
 
 
-def parts_for(
-    dragon: Dragon, nvcc: Optional[Nvcc], root: Path, build_dir: Path, log: Log
-) -> Optional[CudaParts]:
-    """Return the `parts` for a Dragon with CUDA, and None for one without."""
+def toolkit_for(dragon: Dragon, nvcc: Optional[Nvcc]) -> Optional[Toolkit]:
+    """Return the toolkit for a Dragon with CUDA, None for one without. Raise if something is missing."""
     if not dragon.has_cuda:
         return None
     if nvcc is None:
@@ -169,6 +167,7 @@ def parts_for(
             f"Dragon at {dragon.home} was built with CUDA, and its operators need nvcc: install CUDA's "
             "toolkit, or set CUDACXX"
         )
+    chosen_architectures(nvcc)
     found = toolkit(nvcc)
     missing = found.lacks()
     if missing:
@@ -176,7 +175,12 @@ def parts_for(
             f"CUDA's toolkit in {found.include_dirs[0]} lacks {' and '.join(missing)}, which Dragon's "
             "headers include: install the rest of the toolkit, or name the folders of these headers in CPATH"
         )
-    return parts(nvcc, found, root, build_dir, log, shared_runtime=dragon.shares_cuda_runtime)
+    return found
+
+
+def shares_runtime(dragon: Dragon, nvcc: Nvcc) -> bool:
+    """Whether our operators can take CUDA's runtime from where Dragon has it: that of the same release."""
+    return dragon.shared_cuda_runtime == nvcc.version.split(".")[0]
 
 
 def _ask(command: Sequence[str], *options: str) -> str:

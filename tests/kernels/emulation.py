@@ -30,11 +30,12 @@ FLAGS = [
 FLAGS += ["-Wno-unknown-pragmas", '-DDRAGON_OPTIM_CUDA_ARCHITECTURES="emulated"']
 
 
-def sources() -> list:
+def kernels() -> list:
+    """Their sources."""
     found = sorted((ROOT / "kernels" / "cuda").glob("*.c[cu]"))
     if not found:
         pytest.skip("the sources are not here: the installed package is tested")
-    return [*found, *sorted(EMULATION.glob("*.cc"))]
+    return found
 
 
 def build(folder: Path, *flags: str) -> Path:
@@ -51,7 +52,7 @@ def build(folder: Path, *flags: str) -> Path:
         return target
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compiled, sources()))
+        objects = list(pool.map(compiled, [*kernels(), *sorted(EMULATION.glob("*.cc"))]))
     path = folder / "libemulated.so"
     subprocess.check_call([compiler, "-shared", "-Wl,--no-undefined", *objects, "-o", str(path), "-lpthread"])
     return path

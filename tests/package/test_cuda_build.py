@@ -101,9 +101,9 @@ def test_headers_that_the_toolkit_lacks(toolkit, tmp_path):
     assert toolkit.lacks({"CPATH": f"/nowhere:{tmp_path / 'more'}"}) == []
 
 
-def test_a_dragon_without_cuda_needs_no_nvcc(make_dragon, tmp_path):
+def test_a_dragon_without_cuda_needs_no_nvcc(make_dragon):
     dragon = Dragon(make_dragon("dragon"), "0.3.0", "abc")
-    assert cuda.parts_for(dragon, None, tmp_path, tmp_path, print) is None
+    assert cuda.toolkit_for(dragon, None) is None
 
 
 def test_a_dragon_with_cuda_needs_nvcc_and_all_headers(make_dragon, tmp_path, nvcc, toolkit, monkeypatch):
@@ -111,10 +111,25 @@ def test_a_dragon_with_cuda_needs_nvcc_and_all_headers(make_dragon, tmp_path, nv
     with pytest.raises(
         BuildError, match="was built with CUDA, and its operators need nvcc: install CUDA's tool"
     ):
-        cuda.parts_for(dragon, None, tmp_path, tmp_path, print)
+        cuda.toolkit_for(dragon, None)
     monkeypatch.delenv("CPATH", raising=False)
     with pytest.raises(BuildError, match=r"lacks cublas_v2\.h and curand\.h, which Dragon's headers include"):
-        cuda.parts_for(dragon, nvcc, tmp_path, tmp_path, print)
+        cuda.toolkit_for(dragon, nvcc)
+    for header in cuda.DRAGONS_HEADERS:
+        (tmp_path / "headers" / header).touch()
+    assert cuda.toolkit_for(dragon, nvcc) == toolkit
+    monkeypatch.setenv(cuda.ARCHS, "60")  # said before anything is compiled
+    with pytest.raises(BuildError, match="60 is no architecture of nvcc 12.4"):
+        cuda.toolkit_for(dragon, nvcc)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(b"libcudart.so.12", True), (b"libcudart.so.11.0", False), (b"", False)]
+)
+def test_the_runtime_is_dragons_where_it_is_of_the_same_release(make_dragon, nvcc, text, expected):
+    """Another release is in a library that nobody has loaded, or has at all: ours then brings its own."""
+    dragon = Dragon(make_dragon("dragon", cuda=text + dragon_home.CUDA_SYMBOL), "0.3.0", "abc")
+    assert cuda.shares_runtime(dragon, nvcc) == expected
 
 
 def test_machine_code_for_each_and_ptx_of_the_last():

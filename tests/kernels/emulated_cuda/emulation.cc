@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -41,11 +42,10 @@ struct Fiber {
 std::vector<std::unique_ptr<Fiber>> fibers;
 ucontext_t scheduler;
 Fiber* running = nullptr;
-EmulatedThread current_thread = nullptr;
-const void* current_context = nullptr;
+std::function<void()> current_thread;
 
 void RunThread() {
-  current_thread(current_context);
+  current_thread();
   running->finished = true;
 }
 
@@ -74,14 +74,33 @@ bool RunBlock(unsigned threads) {
   }
 }
 
+cudaError_t RunGrid(unsigned grid, unsigned block, const std::function<void()>& thread) {
+  const dragon_optim::ScopedIeeeFloatMode float_mode;  // a device has one of its own
+  while (fibers.size() < block) fibers.emplace_back(new Fiber);
+  current_thread = thread;
+  device.misaligned = false;
+  gridDim = {grid, 1, 1};
+  for (unsigned i = 0; i < grid; ++i) {
+    blockIdx.x = device.reversed ? grid - 1 - i : i;
+    const bool ended_together = RunBlock(block);
+    running = nullptr;
+    if (device.misaligned) return cudaErrorMisalignedAddress;
+    if (!ended_together) return cudaErrorInvalidValue;
+  }
+  return cudaSuccess;
+}
+
 }  // namespace
 
 void __syncthreads() { swapcontext(&running->context, &scheduler); }
 
+// A device with streams of its own says here whether a launch may go to this one, and then when it runs. Without one it
+// runs at once.
+__attribute__((weak)) cudaError_t EmulatedStream(cudaStream_t stream, const std::function<cudaError_t()>& work);
+
 cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, cudaStream_t stream,
-                          EmulatedThread thread, const void* context) {
+                          const std::function<void()>& thread) {
   const std::lock_guard<std::mutex> lock(device_mutex);
-  const dragon_optim::ScopedIeeeFloatMode float_mode;  // a device has one of its own
   const size_t most_argument_bytes = device.driver >= 12010 ? 32764 : 4096;
   if (grid == 0 || block == 0 || block > 1024 || argument_bytes > most_argument_bytes) {
     return device.last_error = cudaErrorInvalidValue;
@@ -90,19 +109,10 @@ cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, 
   if (device.fails_after > 0) --device.fails_after;
   ++device.launches;
   device.last_stream = stream;
-  while (fibers.size() < block) fibers.emplace_back(new Fiber);
-  current_thread = thread;
-  current_context = context;
-  device.misaligned = false;
-  gridDim = {grid, 1, 1};
-  for (unsigned i = 0; i < grid; ++i) {
-    blockIdx.x = device.reversed ? grid - 1 - i : i;
-    const bool ended_together = RunBlock(block);
-    running = nullptr;
-    if (device.misaligned) return device.last_error = cudaErrorMisalignedAddress;
-    if (!ended_together) return device.last_error = cudaErrorInvalidValue;
-  }
-  return cudaSuccess;
+  const std::function<cudaError_t()> run = [=] { return RunGrid(grid, block, thread); };
+  const cudaError_t status = EmulatedStream == nullptr ? run() : EmulatedStream(stream, run);
+  if (status != cudaSuccess) device.last_error = status;
+  return status;
 }
 
 // What -fsanitize=alignment has called before an access that a device refuses, and most CPUs do not: the thread ends.
@@ -117,8 +127,11 @@ cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 
+// One device, unless somebody else knows of more.
+__attribute__((weak)) int EmulatedDevice() { return 0; }
+
 cudaError_t cudaGetDevice(int* index) {
-  *index = 0;
+  *index = EmulatedDevice();
   return cudaSuccess;
 }
 
