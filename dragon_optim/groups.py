@@ -84,6 +84,7 @@ class WatchedGroups:
         self._write_trainable()
 
     def _take(self, groups: Sequence[Group], changed: bool, rows: Dict[int, _Row]) -> None:
+        # What is compared with is taken last: if this is interrupted, all of it counts as changed.
         differentiable = self._differentiable(groups)
         if differentiable != self.differentiable and not changed:
             self.check_params(groups)  # the one mode takes parameters that the other does not
@@ -93,6 +94,8 @@ class WatchedGroups:
         if differentiable != self.differentiable:
             self._switch(differentiable)
         self._seen_moves = self._table.moves
+        if changed:
+            self._seen_params = [tuple(group["params"]) for group in groups]
 
     def _params_changed(self, groups: Sequence[Group]) -> bool:
         if not isinstance(groups, (list, tuple)) or len(groups) != len(self._seen_params):
@@ -120,8 +123,8 @@ class WatchedGroups:
         for group in groups:
             if type(group["params"]) is not list:
                 group["params"] = list(group["params"])
-        self._seen_params = [tuple(group["params"]) for group in groups]
-        self._group_slots = [tuple(map(self._table.add, params)) for params in self._seen_params]
+        self._seen_params = []
+        self._group_slots = [tuple(map(self._table.add, group["params"])) for group in groups]
         self.slots = list({slot.index: slot for slots in self._group_slots for slot in slots}.values())
         self._table.keep(self.slots)
         self._params = [slot.param for slot in self.slots]
@@ -182,19 +185,23 @@ class WatchedGroups:
         return self._states(dict(zip(self.keys, numbers)))
 
     def _take_rows(self, rows: Dict[int, _Row]) -> None:
-        old_plans, old_values, old_numbers = self.plans, self._seen_values, self._numbers
-        self.plans, self._seen_values, self._numbers = [], [], []
+        old_values, old_numbers = self._seen_values, self._numbers
+        self._settled, self._numbers = [], []
+        plans: List[plan.GroupPlan] = []
+        values: List[Tuple[Any, ...]] = []
+        numbers: List[Tuple[float, ...]] = []
         for number, slots in enumerate(self._group_slots):
             row = rows.get(number)
-            source = old_plans[number] if row is None else row
-            self.plans.append(plan.GroupPlan(slots, source.states, source.foreach))
-            self._seen_values.append(old_values[number] if row is None else row.values)
-            self._numbers.append(old_numbers[number] if row is None else row.numbers)
+            source = self.plans[number] if row is None else row
+            plans.append(plan.GroupPlan(slots, source.states, source.foreach))
+            values.append(old_values[number] if row is None else row.values)
+            numbers.append(old_numbers[number] if row is None else row.numbers)
             if row is not None:
                 self.hyper.view[number, : len(row.numbers)] = row.numbers
-        self._settled = [values if hyper.are_immutable(values) else None for values in self._seen_values]
-        if self.plans != old_plans:
+        if self.plans != plans:
             self.revision += 1
+        self.plans, self._seen_values, self._numbers = plans, values, numbers
+        self._settled = [each if hyper.are_immutable(each) else None for each in values]
 
     def _write_trainable(self) -> None:
         # A parameter without requires_grad has no `.grad` in Dragon, whatever an earlier backward left there.

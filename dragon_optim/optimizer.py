@@ -113,7 +113,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
                 self.defaults.setdefault(key, int(value))
         self._check_defaults()
         self.param_groups: List[Dict[str, Any]] = []
-        self._start()
+        self._use(self._new_engine())
         groups = parameters.as_list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -125,11 +125,14 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         del self._collects_groups
         self._engine.sync(self.param_groups)
 
-    def _start(self) -> None:
-        """Make what belongs to this very object and is never copied."""
-        self._engine = Engine(
+    def _new_engine(self) -> Engine:
+        return Engine(
             self.operator_type or "", self.hyper_fields, self.state_names, self.differentiable_operator
         )
+
+    def _use(self, engine: Engine) -> None:
+        """Take what belongs to this very object and is never copied."""
+        self._engine = engine
         self._engine.attach(self)
         self._state = OptimizerState(self._engine.table, self.known_states)
         self._hooks = self.__dict__.get("_hooks") or hooks.HookTables()
