@@ -8,7 +8,6 @@ only compares: what is the very object seen before needs no second check.
 import operator
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hyper, parameters, plan
@@ -112,7 +111,7 @@ class WatchedGroups:
         """Raise unless every group is a dict that holds a list of parameters, none in two groups."""
         parameters.check_lists(groups)
         for number, group in enumerate(groups):
-            on_tape = bool(group.get("differentiable"))
+            on_tape = is_on_tape(group)
             parameters.check(group["params"], self._table.workspace, allow_non_leaf=on_tape)
             if on_tape:
                 parameters.check_differentiable(group["params"], number)
@@ -153,7 +152,7 @@ class WatchedGroups:
 
     def _differentiable(self, groups: Sequence[Group]) -> bool:
         """Whether steps are recorded: in all groups, or in none."""
-        flags = {bool(group.get("differentiable")) for group in groups}
+        flags = {is_on_tape(group) for group in groups}
         if len(flags) > 1:
             raise ValueError(
                 "differentiable must be the same in all groups: a step is on Dragon's tape as a whole, or "
@@ -222,16 +221,12 @@ class WatchedGroups:
 
 def check_modes(group: Group) -> bool:
     """Raise for a wrong ``differentiable`` or ``foreach``. Return whether the group is one operator."""
-    foreach = as_flag("foreach", group.get("foreach"))
-    if as_flag("differentiable", group.get("differentiable")) and foreach:
+    foreach = hyper.as_mode("foreach", group.get("foreach"))
+    if is_on_tape(group) and foreach:
         raise AssertionError(FOREACH_AND_DIFFERENTIABLE)
     return foreach is not False
 
 
-def as_flag(key: str, value: Any) -> Optional[bool]:
-    """Return PyTorch's ``foreach`` or ``differentiable``: None, True or False."""
-    if value is None:
-        return None
-    if isinstance(value, (bool, int, numpy.bool_)) and value in (0, 1):
-        return bool(value)
-    raise ValueError(f"Invalid {key} value: {parameters.printable(value)} (need None, True or False)")
+def is_on_tape(group: Group) -> bool:
+    """Whether a group says ``differentiable``, or raise where it says something else."""
+    return bool(hyper.as_mode("differentiable", group.get("differentiable")))
