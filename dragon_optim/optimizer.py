@@ -370,7 +370,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         text = f"{type(self).__name__} ("
         for number, group in enumerate(self.param_groups):
             text += f"\nParameter Group {number}\n"
-            for key in sorted(group):
+            for key in sorted(group, key=str):
                 if key not in ("params", "param_names"):
                     text += f"    {key}: {parameters.printable(group[key])}\n"
         return text + ")"

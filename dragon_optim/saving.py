@@ -59,7 +59,8 @@ class Savable:
         Warns
         -----
         UserWarning
-            If there is state of a parameter that stands in no group; it is left out (PyTorch: KeyError).
+            If there is state of a parameter that stands in no group; it is left out (PyTorch: KeyError). If
+            the ``param_names`` of a group are not one for each of its parameters any more; they are left out.
 
         Notes
         -----
