@@ -87,12 +87,17 @@ class WatchedGroups:
         differentiable = self._differentiable(groups)
         if differentiable != self.differentiable and not changed:
             self.check_params(groups)  # the one mode takes parameters that the other does not
+        state, claimed = self._table.state_of(), []
+        if changed and state is not None:  # what the user has set for parameters that join now
+            claimed = state.claimed_by([each for group in groups for each in group["params"]])
         if changed:
             self._take_params(groups)
         self._take_rows(rows)
         if differentiable != self.differentiable:
             self._switch(differentiable)
         self._seen_moves = self._table.moves
+        if state is not None:
+            state.hand_over(claimed)
         if changed:
             self._seen_params = [tuple(group["params"]) for group in groups]
 

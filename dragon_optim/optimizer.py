@@ -165,8 +165,9 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
 
         ``state[p]`` holds ``step`` (an int) and the tensors in use, for a parameter that had a gradient in
         some step. It can be read, assigned to (values are copied) and cleared; other keys are kept as they
-        are. The numpy view of a tensor (``.numpy()``) dangles once the state is cleared or its last holder is
-        gone: hold the tensor, or copy the array.
+        are. What was set for a parameter before it joined a group is its state from then on. The numpy view
+        of a tensor (``.numpy()``) dangles once the state is cleared or its last holder is gone: hold the
+        tensor, or copy the array.
         """
         return self._state
 
@@ -209,9 +210,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
             self.param_groups.append(param_group)
             return
         with self._engine.turn:
-            claimed = self._state.claimed_by(group["params"])
             self._engine.sync([*self.param_groups, group])
-            self._state.hand_over(claimed)
             param_group.update(group)
             self.param_groups.append(param_group)
 
