@@ -194,6 +194,9 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         if "params" not in param_group:
             raise KeyError("param_group must have the key 'params'")
         self._engine.guard("add_param_group()")
+        collects = "_collects_groups" in vars(self)  # the constructor looks at all of them at once
+        if not collects:
+            parameters.check_lists(self.param_groups)
         group = dict(param_group)
         group["params"], names = parameters.split_names(parameters.as_list(param_group["params"]))
         if names:
@@ -205,14 +208,17 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
                     f"parameter group didn't specify a value of required optimization parameter {key}"
                 )
             group.setdefault(key, default)
-        if "_collects_groups" in vars(self):  # the constructor looks at all of them at once
+        if collects:
             param_group.update(group)
             self.param_groups.append(param_group)
             return
         with self._engine.turn:
             self._engine.sync([*self.param_groups, group])
             param_group.update(group)
-            self.param_groups.append(param_group)
+            if isinstance(self.param_groups, list):
+                self.param_groups.append(param_group)
+            else:
+                self.param_groups = [*self.param_groups, param_group]
 
     def _check_names(self, group: Dict[str, Any]) -> None:
         if self.param_groups and bool("param_names" in group) != bool("param_names" in self.param_groups[0]):

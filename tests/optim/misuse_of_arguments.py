@@ -260,6 +260,13 @@ for _what, (_damage, _exception, _match) in _DAMAGE.items():
             damage(w)
             yield getattr(w.optimizer, method)
 
+    @misuse(_exception, _match, name=f"add_param_group-after-{_what}")
+    def _(w, damage=_damage, exception=_exception):
+        damage(w)
+        group = {"params": parameter([1.0])}
+        yield lambda: w.optimizer.add_param_group(group)
+        assert set(group) == {"params"} or exception is None
+
 
 for _what, _group, _exception, _match in [
     ("None", None, TypeError, "param_group must be a dict"),

@@ -215,6 +215,16 @@ def test_a_tuple_becomes_a_list():
     assert type(optimizer.param_groups[0]["params"]) is list
 
 
+def test_a_group_added_to_a_tuple_of_groups():
+    first, second = parameter([1.0]), parameter([1.0])
+    optimizer = dragon_optim.RMSprop([first], lr=0.5, **SIGN)
+    optimizer.param_groups = tuple(optimizer.param_groups)
+    assert moves(optimizer, first) == [0.5]
+    optimizer.add_param_group({"params": second, "lr": 0.25})
+    assert isinstance(optimizer.param_groups, list)
+    assert moves(optimizer, first, second) == [0.5, 0.25]
+
+
 def test_groups_taken_away_and_given_back():
     p, q, optimizer = two()
     moves(optimizer, p, q)
