@@ -67,7 +67,7 @@ def interrupts(call, prepare):
         if interrupted(call, delay):
             count += 1
             yield
-    assert count >= DELAYS // 4
+    assert count > 0
 
 
 def large(number):
