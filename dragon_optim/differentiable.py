@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim import parameters, plan
+from dragon_optim import hyper, parameters, plan
 from dragon_optim._dragon import graphs, library, names, tensors, versions, workspace
 from dragon_optim.slots import Slot
 
@@ -243,12 +243,19 @@ def recorded_parameters(groups: Any) -> List[Tensor]:
     """The parameters, each once, of the groups whose steps are recorded. Passes over what is no group."""
     found: Dict[int, Tensor] = {}
     for group in groups if isinstance(groups, (list, tuple)) else []:
-        if isinstance(group, dict) and group.get("differentiable"):
+        if isinstance(group, dict) and _is_on_tape(group):
             params = group.get("params", ())
             for each in params if isinstance(params, (list, tuple)) else ():
                 if isinstance(each, Tensor):
                     found[id(each)] = each
     return list(found.values())
+
+
+def _is_on_tape(group: Mapping[str, Any]) -> bool:
+    try:
+        return bool(hyper.as_mode("differentiable", group.get("differentiable")))
+    except ValueError:
+        return False  # the step says what is wrong with it
 
 
 _HIDDEN = (

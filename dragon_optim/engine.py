@@ -5,6 +5,7 @@ The way of a step that was made before is a comparison of the groups with what w
 ``run_graph``.
 """
 
+import functools
 import weakref
 from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
@@ -62,8 +63,14 @@ class Engine:
         self._zero_mode = graphs.HostArray(self.workspace, 1, "int64")
         self._reduction = Reduction()
         self._summed_passes = 0  # backward passes that sum_grad() has seen
-        self.round_open = False  # whether sums wait for a step
+        self._round_open = False
         self.optimizer: Callable[[], Any] = lambda: None  # a weak reference
+
+    @property
+    def round_open(self) -> bool:
+        """Whether sums wait for a step."""
+        # The step that takes them away may have been interrupted when it was done.
+        return self._round_open and bool(self.table.summed.view.any())
 
     def attach(self, optimizer: Any) -> None:
         """Belong to an optimizer."""
@@ -97,16 +104,20 @@ class Engine:
         """What the operators of an update share."""
         return plan.Edges(self.table, self.watched.hyper, summed, given)
 
-    def run(self, key: Any, parts: Callable[[], Iterable[Part]]) -> None:
+    def run(
+        self, key: Any, parts: Callable[[], Iterable[Part]], then: Sequence[Callable[[], Any]] = ()
+    ) -> None:
         """Run the graphs of `parts`; see `GraphCache.run`.
 
         Where parameters become other tensors in each step, no structure is met twice, and no graph is made.
         """
         if not self.watched.differentiable:
-            self.cache.run(key, parts)
+            self.cache.run(key, parts, then)
             return
         for slots, make in parts():
             graphs.run_once(self.workspace, make(slots))
+        for each in then:
+            each()
 
     def taking(self, summed: bool) -> List[Slot]:
         """The slots whose gradients (sums) are edges."""
@@ -188,7 +199,7 @@ class Engine:
         """Take note in Python of what a graph did. `summed`: sum_grad() was part of it, just now."""
         if summed:
             self._summed_passes = tape.passes(self.workspace)
-        self.round_open = bool(self.table.summed.view.any())
+        self._round_open = bool(self.table.summed.view.any())
 
     # The three things that an optimizer does.
 
@@ -232,7 +243,8 @@ class Engine:
         if self.watched.differentiable and self._function is not None:
             differentiable.Step(self, self._function, summed, gradients).run()
         else:
-            self.run(("step", summed), lambda: self._update_parts(summed))
+            end = [functools.partial(self.table.summed.view.fill, 0)] if summed else []
+            self.run(("step", summed), lambda: self._update_parts(summed), end)
         if summed:
             self.end_round()
 
@@ -255,7 +267,7 @@ class Engine:
     def end_round(self) -> None:
         """Forget the sums. Their memory stays for the next round."""
         self.table.summed.view[:] = 0
-        self.round_open = False
+        self._round_open = False
         recording.notify(self.workspace, "round_ended", self)
 
     def sum_grad(self, groups: Sequence[Group]) -> None:
@@ -272,9 +284,12 @@ class Engine:
         fresh &= self.table.trainable.view
         if not fresh.any():
             return
-        self.run("sum_grad", self._sum_parts)
-        self._summed_passes = tape.passes(self.workspace)
-        self.round_open = bool(self.table.summed.view.any())
+        passes = tape.passes(self.workspace)
+        noted = [
+            functools.partial(setattr, self, "_summed_passes", passes),
+            functools.partial(setattr, self, "_round_open", True),
+        ]
+        self.run("sum_grad", self._sum_parts, noted)
         recording.notify(self.workspace, "summed", self)
 
     def _sum_parts(self) -> List[Part]:

@@ -35,8 +35,10 @@ class GraphCache:
         self._current_of: Any = None  # the revisions that they are for
         self._generation = 0
 
-    def run(self, key: Any, parts: Callable[[], Iterable[Part]]) -> None:
-        """Run graphs one after another; `key` says which.
+    def run(
+        self, key: Any, parts: Callable[[], Iterable[Part]], then: Sequence[Callable[[], Any]] = ()
+    ) -> None:
+        """Run graphs one after another; `key` says which. With `then`, what is done along with the last.
 
         When a structure is met first, `parts` gives the slots of each graph, and what makes its operators
         from them: it may make none.
@@ -53,8 +55,7 @@ class GraphCache:
         if current is None:
             found = [self._graph(key, *part) for part in parts()]
             current = self.current[key] = [graph for graph in found if graph is not None]
-        for graph in current:
-            graph.run()
+        graphs.run_all(self._table.workspace, current, then)
 
     def _graph(
         self, key: Any, slots: Sequence[Slot], make: Callable[[Sequence[Slot]], List[Any]]

@@ -8,7 +8,6 @@ only compares: what is the very object seen before needs no second check.
 import operator
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hyper, parameters, plan
@@ -95,15 +94,23 @@ class WatchedGroups:
         self._write_trainable()
 
     def _take(self, groups: Sequence[Group], changed: bool, rows: Dict[int, _Row]) -> None:
+        # What is compared with is taken last: if this is interrupted, all of it counts as changed.
         differentiable = self._differentiable(groups)
         if differentiable != self.differentiable and not changed:
             self.check_params(groups)  # the one mode takes parameters that the other does not
+        state, claimed = self._table.state_of(), []
+        if changed and state is not None:  # what the user has set for parameters that join now
+            claimed = state.claimed_by([each for group in groups for each in group["params"]])
         if changed:
             self._take_params(groups)
         self._take_rows(rows)
         if differentiable != self.differentiable:
             self._switch(differentiable)
         self._seen_moves = self._table.moves
+        if state is not None:
+            state.hand_over(claimed)
+        if changed:
+            self._seen_params = [tuple(group["params"]) for group in groups]
 
     def _params_changed(self, groups: Sequence[Group]) -> bool:
         if not isinstance(groups, (list, tuple)) or len(groups) != len(self._seen_params):
@@ -130,7 +137,7 @@ class WatchedGroups:
         """Raise unless every group is a dict that holds a list of parameters, none in two groups."""
         parameters.check_lists(groups)
         for number, group in enumerate(groups):
-            on_tape = bool(group.get("differentiable"))
+            on_tape = is_on_tape(group)
             parameters.check(group["params"], self._table.workspace, allow_non_leaf=on_tape)
             if on_tape:
                 parameters.check_differentiable(group["params"], number)
@@ -141,8 +148,8 @@ class WatchedGroups:
         for group in groups:
             if type(group["params"]) is not list:
                 group["params"] = list(group["params"])
-        self._seen_params = [tuple(group["params"]) for group in groups]
-        self._group_slots = [tuple(map(self._table.add, params)) for params in self._seen_params]
+        self._seen_params = []
+        self._group_slots = [tuple(map(self._table.add, group["params"])) for group in groups]
         self.slots = list({slot.index: slot for slots in self._group_slots for slot in slots}.values())
         self._table.keep(self.slots)
         self._params = [slot.param for slot in self.slots]
@@ -172,7 +179,7 @@ class WatchedGroups:
 
     def _differentiable(self, groups: Sequence[Group]) -> bool:
         """Whether steps are recorded: in all groups, or in none."""
-        flags = {bool(group.get("differentiable")) for group in groups}
+        flags = {is_on_tape(group) for group in groups}
         if len(flags) > 1:
             raise ValueError(
                 "differentiable must be the same in all groups: a step is on Dragon's tape as a whole, or "
@@ -204,19 +211,23 @@ class WatchedGroups:
         return self._states(dict(zip(self.keys, numbers)))
 
     def _take_rows(self, rows: Dict[int, _Row]) -> None:
-        old_plans, old_values, old_numbers = self.plans, self._seen_values, self._numbers
-        self.plans, self._seen_values, self._numbers = [], [], []
+        old_values, old_numbers = self._seen_values, self._numbers
+        self._settled, self._numbers = [], []
+        plans: List[plan.GroupPlan] = []
+        values: List[Tuple[Any, ...]] = []
+        numbers: List[Tuple[float, ...]] = []
         for number, slots in enumerate(self._group_slots):
             row = rows.get(number)
-            source = old_plans[number] if row is None else row
-            self.plans.append(plan.GroupPlan(slots, source.states, source.foreach))
-            self._seen_values.append(old_values[number] if row is None else row.values)
-            self._numbers.append(old_numbers[number] if row is None else row.numbers)
+            source = self.plans[number] if row is None else row
+            plans.append(plan.GroupPlan(slots, source.states, source.foreach))
+            values.append(old_values[number] if row is None else row.values)
+            numbers.append(old_numbers[number] if row is None else row.numbers)
             if row is not None:
                 self.hyper.view[number, : len(row.numbers)] = row.numbers
-        self._settled = [values if hyper.are_immutable(values) else None for values in self._seen_values]
-        if self.plans != old_plans:
+        if self.plans != plans:
             self.revision += 1
+        self.plans, self._seen_values, self._numbers = plans, values, numbers
+        self._settled = [each if hyper.are_immutable(each) else None for each in values]
 
     def _write_trainable(self) -> None:
         # A parameter without requires_grad has no `.grad` in Dragon, whatever an earlier backward left there.
@@ -237,16 +248,12 @@ class WatchedGroups:
 
 def check_modes(group: Group) -> bool:
     """Raise for a wrong ``differentiable`` or ``foreach``. Return whether the group is one operator."""
-    foreach = as_flag("foreach", group.get("foreach"))
-    if as_flag("differentiable", group.get("differentiable")) and foreach:
+    foreach = hyper.as_mode("foreach", group.get("foreach"))
+    if is_on_tape(group) and foreach:
         raise AssertionError(FOREACH_AND_DIFFERENTIABLE)
     return foreach is not False
 
 
-def as_flag(key: str, value: Any) -> Optional[bool]:
-    """Return PyTorch's ``foreach`` or ``differentiable``: None, True or False."""
-    if value is None:
-        return None
-    if isinstance(value, (bool, int, numpy.bool_)) and value in (0, 1):
-        return bool(value)
-    raise ValueError(f"Invalid {key} value: {parameters.printable(value)} (need None, True or False)")
+def is_on_tape(group: Group) -> bool:
+    """Whether a group says ``differentiable``, or raise where it says something else."""
+    return bool(hyper.as_mode("differentiable", group.get("differentiable")))

@@ -2,12 +2,15 @@
 """Hyper-parameters: what a group may hold, its range, and the row of numbers that an operator reads."""
 
 import math
-from typing import Any, Dict, Iterable, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy
 
 from dragon_optim._dragon import tensors, workspace
 from dragon_optim.parameters import printable
+
+# What Python's float() takes all the same: text, and numpy's complex numbers without their imaginary part.
+_NO_NUMBERS = (str, bytes, bytearray, memoryview, numpy.complexfloating)
 
 
 def as_number(key: str, value: Any) -> float:
@@ -17,8 +20,8 @@ def as_number(key: str, value: Any) -> float:
     if tensors.is_tensor(value):
         workspace.check_tensor(value, workspace.current(), f"the tensor given as {key}")
         value = _element(key, value.numpy())
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{key} must be a number, but got {value!r}")
+    if isinstance(value, _NO_NUMBERS):
+        raise TypeError(f"{key} must be a number, but got {value!r} of type {type(value).__name__}")
     try:
         return float(value)
     except OverflowError as error:
@@ -33,6 +36,19 @@ def _element(key: str, array: numpy.ndarray) -> Any:
     if array.size != 1:
         raise ValueError(f"Tensor {key} must be 1-element, but has shape {tuple(array.shape)}")
     return array.reshape(()).item()
+
+
+def as_mode(key: str, value: Any) -> Optional[bool]:
+    """Return PyTorch's ``foreach`` or ``differentiable``: None, True or False."""
+    if value is None or value is True or value is False:
+        return value
+    try:
+        number = as_number(key, value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if number not in (0, 1):
+        raise ValueError(f"Invalid {key} value: {printable(value)} (need None, True or False)")
+    return bool(number)
 
 
 class Number(NamedTuple):

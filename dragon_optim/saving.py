@@ -46,7 +46,8 @@ class Savable:
     _state: OptimizerState
     _hooks: hooks.HookTables
 
-    _start: Callable[[], None]
+    _new_engine: Callable[[], Engine]
+    _use: Callable[[Engine], None]
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state of the optimizer in PyTorch's layout.
@@ -62,7 +63,8 @@ class Savable:
         Warns
         -----
         UserWarning
-            If there is state of a parameter that stands in no group; it is left out (PyTorch: KeyError).
+            If there is state of a parameter that stands in no group; it is left out (PyTorch: KeyError). If
+            the ``param_names`` of a group are not one for each of its parameters any more; they are left out.
 
         Notes
         -----
@@ -194,12 +196,14 @@ class Savable:
         with contextlib.nullcontext() if before is None else before.turn:
             self.__dict__.update(attributes)
             self.defaults.update(dict.fromkeys(keys, stock.required))
-            self._start()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it was warned of duplicates and the like before
-                self._engine.sync(groups)
-            self.param_groups = groups
-            self._state.replace(entries)
+            engine = self._new_engine()
+            with engine.turn:  # from now on another thread would step by this one
+                self._use(engine)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # it was warned of duplicates and the like before
+                    self._engine.sync(groups)
+                self.param_groups = groups
+                self._state.replace(entries)
 
     def __copy__(self) -> Any:
         """Return an optimizer with the same groups and the same state, and no hooks, as PyTorch does."""

@@ -36,6 +36,7 @@ class Slot:
         "param",
         "states",
         "sum",
+        "view",
         "workspace",
     )
 
@@ -50,6 +51,7 @@ class Slot:
         self.states: Dict[str, Tensor] = {}  # all that graphs know; those without memory are not in use yet
         self.sum: Optional[Tensor] = None  # what sum_grad() adds to
         self.extra: Dict[str, Any] = {}  # entries of `state` that are the user's own
+        self.view: Callable[[], Any] = _nothing  # a weak reference to what `state` shows of it
         # Of a parameter on the tape: the leaf that its history begins at, and the tape of its last step.
         self.origin: Optional[Tensor] = None
         self.history: Optional[Callable[[], Any]] = None
@@ -59,12 +61,23 @@ class Slot:
         """The dtype of its states."""
         return "float32" if self.param.dtype == "float16" else self.param.dtype
 
+    def detach_view(self) -> None:
+        """Let who has read `state` keep what it holds now, as a dict that PyTorch's state forgets is kept."""
+        view, self.view = self.view(), _nothing
+        if view is not None:
+            view.detach()
+
+
+def _nothing() -> None:
+    return None
+
 
 class SlotTable:
     """All slots of an optimizer, and the small arrays over them that operators read and write."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self.state_of: Callable[[], Any] = _nothing  # a weak reference to `state`, if there is one
         self.turn = OneAtATime()  # held while graphs run, and while what they read or write changes
         self.slots: List[Slot] = []
         self._free_indices: List[int] = []  # a heap: those of slots that are gone
@@ -142,6 +155,7 @@ class SlotTable:
         if not self.is_bare(slot):
             return
         self.follow()
+        slot.detach_view()  # another parameter will have its index
         self.slots.remove(slot)
         del self._by_tensor[tensors.identity(slot.param)]
         for array in self.arrays():
@@ -160,7 +174,7 @@ class SlotTable:
         tensor = slot.states.get(name)
         if self.differentiable or tensor is None or not tensors.has_data(tensor):
             return False  # the tensor that is there may be on a tape
-        if sys.getrefcount(tensor) > _OURS:
+        if slot.view() is not None or sys.getrefcount(tensor) > _OURS:
             return False
         return tensor.dtype == array.dtype.name and tuple(tensor.shape) == array.shape
 
@@ -209,6 +223,7 @@ class SlotTable:
 
     def clear(self, slot: Slot, besides: Container[str] = ()) -> None:
         """Forget all states of a parameter but some, its step count and the user's entries."""
+        slot.detach_view()
         for name in list(slot.states):
             if name not in besides:
                 self.drop_state(slot, name)

@@ -36,6 +36,7 @@ def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
             if owners.setdefault(tensors.identity(param), place) == place:
                 numbers[tensors.identity(param)] = number
         packed["params"] = [numbers[tensors.identity(param)] for param in group["params"]]
+        _leave_out_wrong_names(place, packed)
         count += len(packed["params"])
         packed_groups.append(packed)
     packed_state: Dict[Any, Any] = {}
@@ -53,6 +54,18 @@ def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
             "dict has no name for them. Add them to a group, or delete their entries of `state`."
         )
     return {"state": packed_state, "param_groups": packed_groups}
+
+
+def _leave_out_wrong_names(number: int, group: Group) -> None:
+    """Names that no longer fit, since the list of parameters was edited, would make the dict unloadable."""
+    try:
+        _check_names(number, group)
+    except (TypeError, ValueError) as error:
+        warn(
+            f"state_dict() leaves out the names of group {number}: {error}. Set "
+            f"param_groups[{number}]['param_names'] to a list of str, one for each parameter."
+        )
+        del group["param_names"]
 
 
 class Requirements(NamedTuple):

@@ -11,7 +11,7 @@ from dragon.core.framework.types import TensorBase as NativeTensor
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import tensors
+from dragon_optim._dragon import running, tensors
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -93,13 +93,12 @@ def run_each(workspace: Workspace, operators: Sequence[Any], keep: bool) -> None
     With `keep` the workspace keeps what it makes of them, for any of the same arguments on the same device.
     That saves much time with many tensors, and takes memory for ever.
     """
-    for operator in operators:
-        if keep:
-            read = (*operator.arg, operator.device_option)
-            arguments = b"".join(each.SerializeToString(deterministic=True) for each in read)
-            key = f"{operator.type}/{hashlib.sha256(arguments).hexdigest()}"
-            operator.arg.add().CopyFrom(proto_util.make_argument("cache_key", key))
-        workspace.run_operator(operator)
+    for operator in operators if keep else ():
+        read = (*operator.arg, operator.device_option)
+        arguments = b"".join(each.SerializeToString(deterministic=True) for each in read)
+        key = f"{operator.type}/{hashlib.sha256(arguments).hexdigest()}"
+        operator.arg.add().CopyFrom(proto_util.make_argument("cache_key", key))
+    running.operators(workspace, operators)
 
 
 class Execution(graph_lib.GraphExec):
