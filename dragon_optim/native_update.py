@@ -236,20 +236,24 @@ class NativeUpdate:
                 known.run(self)
                 return
             pairs = self.pairs(given, decays, eager=True)
-            if self._is_worth_a_graph(key) and len(pairs) == len(given):
+            if key is not None and len(pairs) == len(given) and self._is_worth_a_graph(pairs, decays):
                 self._known[key] = _Recorded(pairs, self._place)
                 self._known[key].run(self)
             else:
                 operators = self.operators(pairs)
                 native.run_each(self.workspace, operators, self._is_worth_keeping(pairs))
 
-    def _is_worth_a_graph(self, key: Any) -> bool:
-        """Whether the same tensors were met before. Dragon never frees a graph, so only few get one."""
-        if key is None or len(self._known) >= _MAX_GRAPHS:
+    def _is_worth_a_graph(self, pairs: Sequence[Pair], decays: Sequence[Optional[float]]) -> bool:
+        """Whether the same pairs were met before. Dragon never frees a graph, so only few get one.
+
+        The gradients go by their names: nobody holds the tensors, and where one has died comes another.
+        """
+        if len(self._known) >= _MAX_GRAPHS:
             return False
-        if key in self._recent:
+        met = tuple((native.name(pair.grad), pair.slot.index, decay) for pair, decay in zip(pairs, decays))
+        if met in self._recent:
             return True
-        self._recent.append(key)
+        self._recent.append(met)
         return False
 
     def _is_worth_keeping(self, pairs: Sequence[Pair]) -> bool:
