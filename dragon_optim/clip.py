@@ -10,7 +10,6 @@ from dragon.vm.torch.core.tensor import Tensor
 from dragon_optim import clip_graphs, hyper
 from dragon_optim._dragon import collective, leaf_gradients, tape, tensors, workspace
 from dragon_optim._warnings import warn
-from dragon_optim.groups import as_flag
 from dragon_optim.parameters import printable, type_name
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
@@ -104,7 +103,7 @@ def clip_grad_norm_(
     what = "clip_grad_norm_()"
     order = _order(norm_type)
     limit = _MAX_NORM.check(max_norm)
-    for_all = as_flag("foreach", foreach) is not False
+    for_all = hyper.as_mode("foreach", foreach) is not False
     params = _as_list(parameters, "parameters")
     if not params and isinstance(parameters, types.GeneratorType):
         warn("`parameters` is an empty generator, no gradient clipping will occur.")
@@ -160,7 +159,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: Optional[b
     """
     what = "clip_grad_value_()"
     limit = _CLIP_VALUE.check(clip_value)
-    for_all = as_flag("foreach", foreach) is not False
+    for_all = hyper.as_mode("foreach", foreach) is not False
     clipping, edges = _gradients(_as_list(parameters, "parameters"), what)
     with clipping.turn:
         clipping.clip_value(edges, limit, for_all)
@@ -242,7 +241,7 @@ def clip_grads_with_norm_(
     """
     what = "clip_grads_with_norm_()"
     limit = _MAX_NORM.check(max_norm)
-    for_all = as_flag("foreach", foreach) is not False
+    for_all = hyper.as_mode("foreach", foreach) is not False
     clipping, edges = _gradients(_as_list(parameters, "parameters"), what)
     norm: Any
     if isinstance(total_norm, Tensor) and leaf_gradients.recorder(clipping.home) is not None:

@@ -56,7 +56,9 @@ def _open_rounds(home: workspace.Workspace, params: Sequence[Tensor], what: str)
     for optimizer in stock.living():
         if isinstance(optimizer, Optimizer):
             engine = vars(optimizer).get("_engine")
-            if engine is None or engine.workspace is not home or not (engine.round_open or watching):
+            if engine is None or engine.workspace is not home or not engine.table.summed.is_alive:
+                continue
+            if not (engine.round_open or watching):
                 continue
             yield _our_sums(engine, optimizer, params, watching, what)
         else:

@@ -232,10 +232,12 @@ def test_a_tensor_that_was_taken_away():
 def test_after_the_workspace_was_cleared():
     with fresh_workspace():
         params = leaves([3.0, 4.0])
+        optimizer = dragon_optim.RMSprop(params)
+        optimizer.sum_grad()
         assert float(NORM(params, 1.0)) == 5
         workspace.get_workspace().clear()
         assert float(NORM(params, 1.0)) == 0
-        params = leaves([3.0, 4.0])
+        params = leaves([3.0, 4.0])  # the round of the optimizer from before is gone, too
         assert float(NORM(params, 1.0)) == 5
         assert grads_of(params) == [clipped(3, 4)]
 
