@@ -22,7 +22,7 @@ _left_behind.install()
 _stock.install()
 _copying.install()
 
-from dragon_optim import checkpoint, graph, native_optimizers  # noqa: E402  the operators must be registered first
+from dragon_optim import checkpoint, graph, lr_scheduler, native_optimizers  # noqa: E402  operators come first
 from dragon_optim.hooks import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -36,6 +36,7 @@ __all__ = [
     "__version__",
     "checkpoint",
     "graph",
+    "lr_scheduler",
     "native_optimizers",
     "register_optimizer_step_post_hook",
     "register_optimizer_step_pre_hook",
