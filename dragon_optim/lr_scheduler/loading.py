@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 import numpy
 
-from dragon_optim.lr_scheduler.arguments import epoch, number
+from dragon_optim.lr_scheduler.arguments import number
 from dragon_optim.parameters import brief, type_name
 
 _LISTS_OF_RATES = ("base_lrs", "_last_lr")
@@ -54,7 +54,7 @@ def _fitting(scheduler: Any, key: str, value: Any, is_required: bool) -> Any:
             raise TypeError(f"{key} of the state dict must be a list of numbers, but is {brief(value)}")
         return [number(f"{key} of the state dict", each) for each in value]
     if key == "last_epoch":
-        return epoch(value, "last_epoch of the state dict")
+        return number("last_epoch of the state dict", value)  # a scheduler that waits in another has -2
     if not is_required or key not in vars(scheduler):
         return _own(value)
     here = vars(scheduler)[key]
