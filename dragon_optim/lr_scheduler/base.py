@@ -210,10 +210,17 @@ class LRScheduler:
             then.
         """
         with rates.all_or_nothing(self, self.optimizer):
-            self._load(state_dict)
+            objects = self._load(state_dict)
+        for functions, saved in objects:
+            loading.load_functions(functions, saved)
 
-    def _load(self, state_dict: Dict[str, Any]) -> None:
+    def _load(self, state_dict: Dict[str, Any]) -> List[Tuple[List[Any], List[Any]]]:
+        """Take over attributes, after all checks. Return functions, and what those that are objects get.
+
+        These are outside of the scheduler, so they get it last, when nothing can fail any more.
+        """
         vars(self).update(loading.attributes(self, state_dict))
+        return []
 
     def __getstate__(self) -> Dict[str, Any]:
         """Return all that a copy needs; the optimizer is copied with it."""

@@ -39,7 +39,7 @@ class _OfSchedulers(LRScheduler):
         """
         return {**super().state_dict(), "_schedulers": [each.state_dict() for each in self._schedulers]}
 
-    def _load(self, state_dict: Dict[str, Any]) -> None:
+    def _load(self, state_dict: Dict[str, Any]) -> Any:
         loading.check_mapping(state_dict)
         saved = state_dict.get("_schedulers")
         if not isinstance(saved, (list, tuple)) or len(saved) != len(self._schedulers):
@@ -48,8 +48,7 @@ class _OfSchedulers(LRScheduler):
                 f"but is {brief(saved)}"
             )
         super()._load({key: value for key, value in state_dict.items() if key != "_schedulers"})
-        for scheduler, each in zip(self._schedulers, saved):
-            scheduler._load(each)
+        return [pair for part, each in zip(self._schedulers, saved) for pair in part._load(each)]
 
 
 class SequentialLR(_OfSchedulers):

@@ -213,7 +213,7 @@ class CyclicLR(LRScheduler):
         saved = None if self._scale_fn_custom is None else loading.saved_function(self._scale_fn_custom)
         return {**super().state_dict(), "_scale_fn_custom": saved}
 
-    def _load(self, state_dict: Dict[str, Any]) -> None:
+    def _load(self, state_dict: Dict[str, Any]) -> Any:
         loading.check_mapping(state_dict)
         functions, saved = [self._scale_fn_custom], [state_dict.get("_scale_fn_custom")]
         loading.check_functions("_scale_fn_custom", functions, saved)
@@ -227,4 +227,4 @@ class CyclicLR(LRScheduler):
         super()._load({key: value for key, value in state_dict.items() if key != "_scale_fn_custom"})
         if self._scale_fn_custom is None:
             self.scale_mode = "iterations" if self.mode == "exp_range" else "cycle"
-        loading.load_functions(functions, saved)
+        return [(functions, saved)]

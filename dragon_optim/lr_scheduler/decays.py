@@ -129,11 +129,11 @@ class MultiStepLR(LRScheduler):
         passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)
         return [base * self.gamma**passed for base in self.base_lrs]
 
-    def _load(self, state_dict: Dict[str, Any]) -> None:
+    def _load(self, state_dict: Dict[str, Any]) -> Any:
         loading.check_mapping(state_dict)
         if "milestones" in state_dict:
             state_dict = {**state_dict, "milestones": _counted(state_dict["milestones"])}
-        super()._load(state_dict)
+        return super()._load(state_dict)
 
 
 def _counted(milestones: Any) -> Counter:

@@ -50,7 +50,7 @@ class _OfFunctions(LRScheduler):
         """
         return {**super().state_dict(), "lr_lambdas": list(map(loading.saved_function, self.lr_lambdas))}
 
-    def _load(self, state_dict: Dict[str, Any]) -> None:
+    def _load(self, state_dict: Dict[str, Any]) -> Any:
         loading.check_mapping(state_dict)
         saved = state_dict.get("lr_lambdas", ...)
         if saved is ...:
@@ -58,7 +58,7 @@ class _OfFunctions(LRScheduler):
         loading.check_functions("lr_lambdas", self.lr_lambdas, saved)
         rest = {key: value for key, value in state_dict.items() if key != "lr_lambdas"}
         super()._load(rest)
-        loading.load_functions(self.lr_lambdas, saved)
+        return [(self.lr_lambdas, saved)]
 
 
 class LambdaLR(_OfFunctions):

@@ -169,8 +169,8 @@ class OneCycleLR(LRScheduler):
     def _get_momenta(self) -> Optional[List[Any]]:
         return self._between("momentum") if self.cycle_momentum else None
 
-    def _load(self, state_dict: Dict[str, Any]) -> None:
-        super()._load(state_dict)
+    def _load(self, state_dict: Dict[str, Any]) -> Any:
+        objects = super()._load(state_dict)
         for phase in self._schedule_phases:
             if not isinstance(phase, dict) or not _PHASE_KEYS.issubset(phase):
                 raise ValueError(
@@ -180,6 +180,7 @@ class OneCycleLR(LRScheduler):
             raise ValueError(
                 "_schedule_phases or _anneal_func_type of the state dict is not that of a OneCycleLR"
             )
+        return objects
 
 
 def _total(total: Any, epochs: Any, per_epoch: Any) -> int:

@@ -197,9 +197,10 @@ class ReduceLROnPlateau(LRScheduler):
         """Return the present learning rates: they depend on metrics, not on the epoch."""
         return rates.read(self.optimizer)
 
-    def _load(self, state_dict: Dict[str, Any]) -> None:
-        super()._load(state_dict)
+    def _load(self, state_dict: Dict[str, Any]) -> Any:
+        objects = super()._load(state_dict)
         self._take_mode(self.mode, self.threshold, self.threshold_mode)
+        return objects
 
 
 def _word(value: Any) -> str:

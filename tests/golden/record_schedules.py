@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tests.golden import schedules
+from tests.optim.bad_schedules import REFUSED
 
 KINDS = {"rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
@@ -23,6 +24,16 @@ def optimizer(case):
     return KINDS[case.kind](groups)
 
 
+def refusal(case):
+    """The name of the exception that PyTorch's constructor raises; None if it takes the arguments."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": rate} for rate in (0.1, 0.2)]
+    try:
+        case.make(torch.optim.lr_scheduler, torch.optim.RMSprop(groups))
+    except Exception as error:
+        return type(error).__name__
+    return None
+
+
 def record() -> dict:
     arrays, cases = {}, {}
     for name, case in schedules.CASES.items():
@@ -30,6 +41,7 @@ def record() -> dict:
         arrays.update({f"{name}/{key}": found[key] for key in ("lr", "momentum")})
         cases[name] = {key: schedules.encode(found[key]) for key in ("middle", "end")}
     meta = {"format": schedules.FORMAT, "torch": torch.__version__, "cases": cases}
+    meta["refused"] = {name: refusal(case) for name, case in REFUSED.items()}
     return {"meta": np.array(json.dumps(meta)), **arrays}
 
 

@@ -342,4 +342,4 @@ def load() -> dict:
     for name, each in meta["cases"].items():
         cases[name] = {key: decode(value) for key, value in each.items()}
         cases[name].update({key: arrays[f"{name}/{key}"] for key in ("lr", "momentum")})
-    return {"torch": meta["torch"], "cases": cases}
+    return {"torch": meta["torch"], "refused": meta["refused"], "cases": cases}
