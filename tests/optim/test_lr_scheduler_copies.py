@@ -13,12 +13,8 @@ from dragon_optim import lr_scheduler
 from dragon_optim.lr_scheduler import CyclicLR, LambdaLR, MultiplicativeLR, ReduceLROnPlateau, StepLR
 from tests.golden import schedules
 from tests.optim.copied import params_of, step
+from tests.optim.schedulers import optimizer_of
 from tests.optim.support import parameter, values
-
-
-def optimizer_of(case):
-    groups = [{"params": [parameter([1.0, 2.0])], "lr": rate} for rate in case.rates]
-    return dragon_optim.RMSprop(groups)
 
 
 def row(optimizer):

@@ -3,25 +3,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
-from dragon.vm import torch
 
-import dragon_optim
 from dragon_optim import lr_scheduler
 from tests.golden import schedules
-from tests.optim.support import parameter
-
-KINDS = {"rmsprop": dragon_optim.RMSprop, "sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-STOCK = {"rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-
-
-def maker(kinds):
-    def make(case):
-        groups = [{"params": [parameter([1.0, 2.0])], "lr": rate} for rate in case.rates]
-        return kinds[case.kind](groups)
-
-    return make
+from tests.optim.schedulers import KINDS, STOCK, optimizer_of
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +32,7 @@ def test_the_recording_is_of_these_cases(recorded):
 def test_every_class_is_recorded():
     made = set()
     for case in schedules.CASES.values():
-        scheduler = case.make(lr_scheduler, maker(KINDS)(case))
+        scheduler = case.make(lr_scheduler, optimizer_of(case))
         made |= {type(scheduler).__name__}
     assert made | {"LRScheduler", "_LRScheduler"} == set(lr_scheduler.__all__)
 
@@ -51,7 +40,7 @@ def test_every_class_is_recorded():
 @pytest.mark.parametrize("name", schedules.CASES)
 @pytest.mark.parametrize("kinds", [KINDS, STOCK], ids=["ours", "stock"])
 def test_trajectory(name, kinds, recorded):
-    found = schedules.run(schedules.CASES[name], maker(kinds), lr_scheduler)
+    found = schedules.run(schedules.CASES[name], functools.partial(optimizer_of, kinds=kinds), lr_scheduler)
     np.testing.assert_array_equal(found["lr"], recorded[name]["lr"])
     np.testing.assert_array_equal(found["momentum"], recorded[name]["momentum"])
     same_dict(found["middle"]["state"], recorded[name]["middle"]["state"], "in the middle")
@@ -64,7 +53,7 @@ def test_trajectory(name, kinds, recorded):
 def test_resumed_from_the_middle_of_pytorchs(name, recorded):
     case, middle = schedules.CASES[name], recorded[name]["middle"]
     before = repr(middle)
-    found = schedules.run(case, maker(KINDS), lr_scheduler, start=middle)
+    found = schedules.run(case, optimizer_of, lr_scheduler, start=middle)
     first = case.steps // 2
     np.testing.assert_array_equal(found["lr"], recorded[name]["lr"][first:])
     np.testing.assert_array_equal(found["momentum"][1:], recorded[name]["momentum"][first + 1 :])
