@@ -17,7 +17,7 @@ import pytest
 from dragon.vm import torch
 
 import dragon_optim
-from dragon_optim import checkpoint
+from dragon_optim import checkpoint, lr_scheduler
 from tests.optim.support import backward, parameter, values
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -25,10 +25,9 @@ TESTS = Path(__file__).resolve().parents[1]
 HERE = "optim/test_pytorch_protocol.py::"
 CUDA = "CUDA only"
 COMPLEX = "Dragon has no complex tensors"
-SCHEDULERS = "the package has no schedulers yet"
 NO_DEFAULT_DTYPE = "Dragon has no default dtype that one could set"
 SPARSE = "Dragon has no sparse gradients"
-REASONS = (CUDA, COMPLEX, SCHEDULERS, NO_DEFAULT_DTYPE, SPARSE)
+REASONS = (CUDA, COMPLEX, NO_DEFAULT_DTYPE, SPARSE)
 
 # PyTorch's test -> ours, by path and name; or the reason why there is none.
 
@@ -65,7 +64,9 @@ LATEST = {
     "test_errors": HERE + "test_errors",
     "test_forloop_goes_right_direction": HERE + "test_forloop_goes_right_direction",
     "test_forloop_goes_right_direction_multigpu": CUDA,
-    "test_param_group_with_lrscheduler_goes_right_direction": SCHEDULERS,
+    "test_param_group_with_lrscheduler_goes_right_direction": (
+        HERE + "test_param_group_with_lrscheduler_goes_right_direction"
+    ),
     "test_tensor_lr": HERE + "test_tensor_lr",
     "test_tensor_lr_num_dim_1": HERE + "test_tensor_lr",
     "test_foreach_matches_forloop": HERE + "test_foreach_matches_forloop",
@@ -245,6 +246,35 @@ def test_forloop_goes_right_direction(options, foreach):
     problem.steps(optimizer, 20)
     after = problem.closure()
     assert (after > before) if options.get("maximize") else (after < before)
+
+
+@over_foreach
+@pytest.mark.parametrize(
+    "makers", [(), ("step",), ("step", "plateau"), ("warm-up", "exponential")], ids="-".join
+)
+def test_param_group_with_lrscheduler_goes_right_direction(makers, foreach):
+    """Two groups, one with a learning rate of its own, and several schedulers on one optimizer."""
+    problem = Problem()
+    optimizer = dragon_optim.RMSprop(
+        [{"params": [problem.weight]}, {"params": [problem.bias], "lr": 0.01}], lr=1e-3, foreach=foreach
+    )
+    make = {
+        "step": lambda: lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.9),
+        "plateau": lambda: lr_scheduler.ReduceLROnPlateau(optimizer),
+        "warm-up": lambda: lr_scheduler.LinearLR(optimizer, start_factor=0.4, total_iters=4),
+        "exponential": lambda: lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
+    }
+    schedulers = [make[name]() for name in makers]
+    before = problem.closure()
+    for _ in range(20):
+        loss = problem.closure()
+        optimizer.step()
+        for each in schedulers:
+            each.step(loss) if isinstance(each, lr_scheduler.ReduceLROnPlateau) else each.step()
+    assert problem.closure() < before
+    ratio = optimizer.param_groups[1]["lr"] / optimizer.param_groups[0]["lr"]
+    assert ratio == pytest.approx(10)
+    assert (optimizer.param_groups[0]["lr"] == 1e-3) == (not makers)
 
 
 @over_inputs
