@@ -9,8 +9,6 @@ import numpy
 from dragon_optim import hyper
 from dragon_optim.parameters import printable
 
-CYCLES_NO_MOMENTUM = "optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
-
 
 def plain(key: str, value: Any) -> Any:
     """Return a number as Python's: an int or a float as it is, and a float for a tensor or an array."""

@@ -155,10 +155,7 @@ class CyclicLR(LRScheduler):
             self.scale_mode = "iterations" if mode == "exp_range" else "cycle"
 
     def _take_momenta(self, base: Any, most: Any, last_epoch: int) -> None:
-        key = rates.momentum_key(self.optimizer)
-        if key is None:
-            raise ValueError(arguments.CYCLES_NO_MOMENTUM)
-        self.use_beta1 = key != "momentum"
+        self.use_beta1 = rates.has_beta1(self.optimizer)
         self.base_momentums = arguments.for_each_group("base_momentum", self.optimizer, base)
         self.max_momentums = arguments.for_each_group("max_momentum", self.optimizer, most)
         if last_epoch == -1:

@@ -123,10 +123,7 @@ class OneCycleLR(LRScheduler):
             super().__init__(optimizer, last_epoch)
 
     def _take_momenta(self, base: Any, most: Any, last_epoch: int) -> None:
-        key = rates.momentum_key(self.optimizer)
-        if key is None:
-            raise ValueError(arguments.CYCLES_NO_MOMENTUM)
-        self.use_beta1 = key != "momentum"
+        self.use_beta1 = rates.has_beta1(self.optimizer)
         lowest = arguments.for_each_group("base_momentum", self.optimizer, base)
         highest = arguments.for_each_group("max_momentum", self.optimizer, most)
         if last_epoch == -1:

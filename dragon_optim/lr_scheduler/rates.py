@@ -3,7 +3,7 @@
 
 import contextlib
 import math
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from dragon_optim._dragon import tensors
 from dragon_optim.lr_scheduler.arguments import plain
@@ -59,10 +59,16 @@ def check_count(scheduler: Any, count: int) -> None:
 # Momentum, which optimizers keep under different names.
 
 
-def momentum_key(optimizer: Any) -> Optional[str]:
-    """The key of an optimizer's momentum; Adam has PyTorch's ``betas`` or Dragon's ``beta1`` for it."""
+def has_beta1(optimizer: Any) -> bool:
+    """Whether momentum is Adam's first beta, ``betas`` or Dragon's ``beta1``. Raises where there is none."""
     known = getattr(optimizer, "defaults", None) or (optimizer.param_groups or [{}])[0]
-    return next((key for key in ("betas", "beta1", "momentum") if key in known), None)
+    key = next((key for key in ("betas", "beta1", "momentum") if key in known), None)
+    if key is None:
+        raise ValueError(
+            "optimizer must support momentum or beta1 with `cycle_momentum` option enabled, and "
+            f"{type(optimizer).__name__} has neither: give cycle_momentum=False"
+        )
+    return key != "momentum"
 
 
 def write_momenta(scheduler: Any, values: Sequence[Any]) -> None:

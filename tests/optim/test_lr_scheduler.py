@@ -307,6 +307,25 @@ def test_the_step_follows_an_overwritten_tensor():
     assert found == [0.5, 0.25, 0.125]
 
 
+def test_a_schedule_does_not_reach_into_recorded_steps():
+    """A learning rate that is a leaf on the tape is overwritten; its derivative is that of the steps made."""
+    found = []
+    for scheduled in (False, True):
+        weight, rate = parameter([1.0], "float64"), torch.tensor(0.5, dtype="float64")
+        rate.requires_grad = True
+        optimizer = dragon_optim.RMSprop([weight], lr=rate, alpha=0, eps=1, differentiable=True)
+        scheduler = ExponentialLR(optimizer, 0.5)
+        backward(weight, 1.0)
+        optimizer.step()
+        if scheduled:
+            scheduler.step()
+        weight.sum().backward()
+        found.append(float(values(rate.grad)))
+    assert optimizer.param_groups[0]["lr"] is rate
+    assert (rate.requires_grad, rate.item()) == (True, 0.25)
+    assert found == [-0.5, -0.5]
+
+
 def test_a_tensor_of_integers_is_refused():
     """PyTorch rounds what it writes there to 0."""
     rate = torch.tensor(1, dtype="int64")
