@@ -130,9 +130,10 @@ class SequentialLR(_OfSchedulers):
             self._last_lr = first.get_last_lr()
 
     def _begin(self) -> None:
+        _reset_to_initial(self)  # as where it is made: what came before counts for nothing
         self.last_epoch = 0
         first = self._schedulers[bisect_right(self._milestones, 0)]
-        first._update_lr(0) if isinstance(first, _OfSchedulers) else first._initial_step()
+        _begin(first)
         self._last_lr = first.get_last_lr()
 
     def step(self) -> None:  # type: ignore[override]
@@ -199,7 +200,7 @@ class ChainedScheduler(_OfSchedulers):
 
     def _begin(self) -> None:
         for each in self._schedulers:
-            each._update_lr(0) if isinstance(each, _OfSchedulers) else each._initial_step()
+            _begin(each)
         self._last_lr = rates.read(self.optimizer)
 
     def step(self) -> None:  # type: ignore[override]
@@ -243,6 +244,10 @@ def _checked(name: str, schedulers: Any, optimizer: Any, what: str = "scheduler"
                 f"{type(each).__name__} at index {place}, which is of another one."
             )
     return list(schedulers)
+
+
+def _begin(scheduler: LRScheduler) -> None:
+    scheduler._begin() if isinstance(scheduler, _OfSchedulers) else scheduler._initial_step()
 
 
 def _leaves(scheduler: LRScheduler) -> List[LRScheduler]:

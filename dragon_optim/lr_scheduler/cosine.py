@@ -73,8 +73,6 @@ class CosineAnnealingLR(LRScheduler):
         epoch, half = self.last_epoch, self.T_max
         if self._is_initial:
             return present
-        if self._step_count == 1 and epoch > 0:  # the first step of all is one in the middle
-            return [self._at(base, epoch * math.pi / half) for base in self.base_lrs]
         if (epoch - 1 - half) % (2 * half) == 0:  # from the lowest point, where the factor would divide by 0
             up = 1 - math.cos(math.pi / half)
             return [rate + (base - self.eta_min) * up / 2 for rate, base in zip(present, self.base_lrs)]
@@ -82,10 +80,8 @@ class CosineAnnealingLR(LRScheduler):
         return [factor * (rate - self.eta_min) + self.eta_min for rate in present]
 
     def _get_closed_form_lr(self) -> List[Any]:
-        return [self._at(base, math.pi * self.last_epoch / self.T_max) for base in self.base_lrs]
-
-    def _at(self, base: Any, angle: float) -> Any:
-        return self.eta_min + (base - self.eta_min) * (1 + math.cos(angle)) / 2
+        fall = 1 + math.cos(math.pi * self.last_epoch / self.T_max)
+        return [self.eta_min + (base - self.eta_min) * fall / 2 for base in self.base_lrs]
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):

@@ -418,6 +418,19 @@ def test_a_rise_of_one_step():
     assert scheduler.get_last_lr() == [1.0]
 
 
+@pytest.mark.parametrize(
+    ("make", "last"),
+    [(lambda o: LinearLR(o, 0.5, total_iters=0), 0.5), (lambda o: PolynomialLR(o, total_iters=0), 1.0)],
+    ids=["LinearLR", "PolynomialLR"],
+)
+def test_no_epochs_in_a_later_place(make, last):
+    """PyTorch divides by 0 at the milestone. It stays at what it comes to alone."""
+    alone, later = rmsprop(1.0), rmsprop(1.0)
+    assert set(go(alone, make(alone), 3)) == {last}
+    scheduler = SequentialLR(later, [ConstantLR(later, 0.25, 9), make(later)], [2])
+    assert go(later, scheduler, 4) == [0.25, last, last, last]
+
+
 @pytest.mark.parametrize("inner", ["SequentialLR", "ChainedScheduler"])
 def test_a_scheduler_of_schedulers_in_a_later_place(inner):
     """PyTorch raises NotImplementedError at the milestone. It goes as it goes alone."""
@@ -427,6 +440,42 @@ def test_a_scheduler_of_schedulers_in_a_later_place(inner):
     found = go(nested, outer, 8)
     assert found[:2] == [0.1, 0.1]
     assert found[2:] == expected
+
+
+def constant(epochs):
+    return lambda optimizer: ConstantLR(optimizer, 0.5, epochs)
+
+
+def chained(*makers):
+    return lambda optimizer: ChainedScheduler([make(optimizer) for make in makers])
+
+
+def sequential(milestones, *makers):
+    return lambda optimizer: SequentialLR(optimizer, [make(optimizer) for make in makers], milestones)
+
+
+INNER = {
+    "both": chained(MAKERS["SequentialLR"], MAKERS["ChainedScheduler"]),
+    "sequential-last": chained(MAKERS["ChainedScheduler"], MAKERS["SequentialLR"]),
+    "later": sequential([2], constant(9), chained(constant(2), MAKERS["StepLR"])),
+}
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_schedulers_of_schedulers_of_schedulers(name):
+    """However deep, in a later place: as alone."""
+    alone, nested = rmsprop(1.0), rmsprop(1.0)
+    scheduler = INNER[name](alone)
+    expected = [lrs(alone)[0], *go(alone, scheduler, 5)]
+    outer = sequential([3], constant(9), INNER[name])(nested)
+    assert go(nested, outer, 8)[2:] == expected
+
+
+def test_milestones_count_from_where_it_begins():
+    optimizer = rmsprop(1.0)
+    first = sequential([2], constant(9), MAKERS["ExponentialLR"])
+    outer = sequential([3], constant(9), sequential([4], first, MAKERS["StepLR"]))(optimizer)
+    assert go(optimizer, outer, 8) == [0.5, 0.5, 0.5, 0.5, 1.0, 0.5, 1.0, 0.5]
 
 
 # --- the base class -----------------------------------------------------------------------------

@@ -414,6 +414,17 @@ def test_attributes_of_objects_are_loaded_last():
     assert function.base == 0.5
 
 
+def test_lists_of_a_state_dict_are_copied():
+    scheduler = OneCycleLR(rmsprop(), 0.1, 10)
+    state = copy.deepcopy(scheduler.state_dict())
+    scheduler.load_state_dict(state)
+    kept = copy.deepcopy(state)
+    state["_schedule_phases"][0]["end_step"] = 99
+    state["_schedule_phases"].pop()
+    state["base_lrs"].clear()
+    assert scheduler.state_dict() == kept
+
+
 def test_milestones_of_a_state_dict_are_copied():
     scheduler = MultiStepLR(rmsprop(), [2, 4])
     state = scheduler.state_dict()
