@@ -22,7 +22,7 @@ REST = "hooks, the lock, the process group, finding the graph"
 
 
 def _graph(engine: Any) -> Any:
-    (graph,) = engine._current["step", False]
+    (graph,) = engine.cache.current["step", False]
     return graph
 
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the numbers depend on: the machine, the versions, the commit."""
+"""What the numbers depend on: the machine, the versions."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-import subprocess
 import time
 from pathlib import Path
 from typing import Sequence
@@ -17,7 +16,6 @@ from dragon import version as dragon_version
 import dragon_optim
 from dragon_optim._dragon import library
 
-ROOT = Path(__file__).resolve().parents[1]
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -76,19 +74,6 @@ class OtherPrograms:
         begin, busy = self._begin
         now, busy_now = self._now()
         return round(max(0.0, (busy_now - busy) / (now - begin)), 2)
-
-
-def commit() -> str | None:
-    """The commit of the sources, with a + where files differ from it; None outside of a repository."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        name, changes = (
-            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return name + ("+" if changes else "")
 
 
 def machine() -> dict[str, object]:

@@ -4,21 +4,28 @@
 python -m benchmarks.report                      # write them
 python -m benchmarks.report --check              # only look whether they are those of the results
 python -m benchmarks.report --keep out/benchmarks/results.json    # keep the results of this run, then write
+python -m benchmarks.report --keep out/cuda/check.json            # so too those of the two runs on a GPU
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
-from benchmarks import anatomy, cost, goals, overview, plots
+from benchmarks import anatomy, cost, cuda_results, goals, overview, plots
 from benchmarks.results import Results
 from benchmarks.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = Path(__file__).parent / "results" / "cpu.json"
+KEPT_OF_GPU = {  # by kind
+    cuda_results.KIND: KEPT.with_name("cuda.json"),
+    cuda_results.CHECK_KIND: KEPT.with_name("cuda_check.json"),
+}
 README, PAGE, STATIC = ROOT / "README.md", ROOT / "docs" / "speed.rst", ROOT / "docs" / "_static"
 COST = ROOT / "docs" / "cost.rst"
 
@@ -32,6 +39,23 @@ PLOTS = {
 def kept() -> Results | None:
     """The results that the sources show. Before there are any, they show none."""
     return Results.read(KEPT) if KEPT.exists() else None
+
+
+def kept_of_gpu() -> list[dict[str, Any] | None]:
+    """Those of both runs on a GPU."""
+    return [cuda_results.read(path, kind) for kind, path in KEPT_OF_GPU.items()]
+
+
+def keep(file: Path) -> None:
+    """Copy the results to their place, which is that of their kind."""
+    kind = json.loads(file.read_text(encoding="utf-8")).get("kind")
+    if kind is None:
+        Results.read(file)
+    elif kind not in KEPT_OF_GPU:
+        raise ValueError(f"{file}: nobody knows results of the kind {kind!r}")
+    place = KEPT if kind is None else KEPT_OF_GPU[kind]
+    place.parent.mkdir(exist_ok=True)
+    shutil.copyfile(file, place)
 
 
 def between(text: str, begin: str, end: str, content: str) -> str:
@@ -58,7 +82,8 @@ def page(results: Results | None) -> str:
     if results is not None:
         parts = [f".. image:: _static/{name}.svg\n   :alt: {label}" for name, label in PLOTS.items()]
         parts += [table.as_rst() for table in [*goals.tables(results), *overview.sections(results)]]
-    return _page(PAGE, results, parts)
+    markers = ".. of GPUs from here: python -m benchmarks.report", ".. of GPUs to here"
+    return between(_page(PAGE, results, parts), *markers, cuda_results.as_rst(*kept_of_gpu()))
 
 
 def cost_page(results: Results | None) -> str:
@@ -89,11 +114,12 @@ def stale(results: Results | None) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in found]
 
 
-def write(results: Results) -> None:
+def write(results: Results | None) -> None:
     README.write_text(readme(results), encoding="utf-8")
     PAGE.write_text(page(results), encoding="utf-8")
     COST.write_text(cost_page(results), encoding="utf-8")
-    plots.draw(results, STATIC)
+    if results is not None:
+        plots.draw(results, STATIC)
 
 
 def main() -> None:
@@ -105,9 +131,7 @@ def main() -> None:
     group.add_argument("--keep", type=Path, metavar="JSON", help="keep these results from now on")
     arguments = parser.parse_args()
     if arguments.keep is not None:
-        Results.read(arguments.keep)
-        KEPT.parent.mkdir(exist_ok=True)
-        shutil.copyfile(arguments.keep, KEPT)
+        keep(arguments.keep)
     results = kept()
     place = KEPT.relative_to(ROOT)
     if arguments.check:
@@ -115,7 +139,7 @@ def main() -> None:
             sys.exit(
                 f"not from {place}: {', '.join(stale(results))}; `python -m benchmarks.report` writes them"
             )
-    elif results is None:
+    elif results is None and not any(kept_of_gpu()):
         sys.exit(f"{place} is not there: --keep makes it from the results of a run")
     else:
         write(results)

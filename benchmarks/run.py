@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from benchmarks import anatomy, dragon_sides, machine, overview, timing
 from benchmarks.cases import Case
+from benchmarks.commit import commit
 from benchmarks.results import Results
 from benchmarks.summary import summary
 from benchmarks.timing import SPIN, Settings, Turn
@@ -155,7 +156,7 @@ def main(
     results = {
         "date": began.isoformat(timespec="seconds"),
         "seconds": round(seconds),
-        "commit": machine.commit(),
+        "commit": commit(),
         "settings": {
             **chosen,
             **dataclasses.asdict(settings),

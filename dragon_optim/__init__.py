@@ -27,15 +27,19 @@ from dragon_optim.hooks import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from dragon_optim.installation import install  # noqa: E402
 from dragon_optim.optimizer import Optimizer  # noqa: E402
 from dragon_optim.rmsprop import RMSprop  # noqa: E402
+from dragon_optim.rmsprop_tf import RMSpropTF  # noqa: E402
 
 __all__ = [
     "Optimizer",
     "RMSprop",
+    "RMSpropTF",
     "__version__",
     "checkpoint",
     "graph",
+    "install",
     "lr_scheduler",
     "native_optimizers",
     "register_optimizer_step_post_hook",

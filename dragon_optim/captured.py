@@ -45,7 +45,7 @@ class Observer:
 
     def prepared(self, engine: Engine) -> None:
         """An optimizer has looked at its groups."""
-        if self.recorder is not None and engine.is_differentiable:
+        if self.recorder is not None and engine.watched.differentiable:
             raise self.recorder.refuse(_DIFFERENTIABLE)
         if self.recorder is not None:
             self.updates(engine.optimizer())

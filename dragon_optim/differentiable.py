@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim import parameters, plan
+from dragon_optim import hyper, parameters, plan
 from dragon_optim._dragon import graphs, library, names, tensors, versions, workspace
 from dragon_optim.slots import Slot
 
@@ -28,10 +28,7 @@ class Operator(NamedTuple):
 
     def register(self) -> None:
         """Make the operator known to Dragon's tape, or raise where there is none of that name."""
-        if not library.has_operator(self.kind):
-            raise ValueError(
-                f"Dragon has no operator {self.kind!r}: load the library that registers it first"
-            )
+        library.check_operator(self.kind)
         versions.register(self.kind, ("scalars", "states"))
 
 
@@ -46,7 +43,7 @@ class _Version(NamedTuple):
 
 def check_gradients(engine: "Engine", gradients: Gradients, in_group: bool) -> None:
     """Raise unless `step` can take these gradients in the place of ``.grad``."""
-    if not engine.is_differentiable:
+    if not engine.watched.differentiable:
         raise ValueError(
             "step() takes gradients only with differentiable=True; without, it reads each parameter's .grad"
         )
@@ -123,7 +120,7 @@ class Step:
                 raise RuntimeError(_CONSUMED)
             return
         self._check(slots)
-        for part in plan.segments(engine.plans, slots):
+        for part in plan.segments(engine.watched.plans, slots):
             self._apply(part)
         for slot in slots:
             self._commit(slot, self._versions[slot.index])
@@ -186,12 +183,12 @@ class Step:
         engine = self._engine
         scalars = {}
         if versions.is_recording():
-            for key in engine.keys:
-                value = engine.value(group, key)
+            for key in engine.watched.keys:
+                value = engine.watched.value(group, key)
                 if isinstance(value, Tensor) and versions.is_on_tape(value):
                     scalars[key] = value
         hyper = names.tensor_pool(engine.workspace).new(engine.slots[0].param.device)
-        graphs.tensor_from(numpy.array(engine.numbers(group)), hyper)
+        graphs.tensor_from(numpy.array(engine.watched.numbers(group)), hyper)
         return scalars, hyper
 
     def _commit(self, slot: Slot, version: _Version) -> None:
@@ -246,12 +243,19 @@ def recorded_parameters(groups: Any) -> List[Tensor]:
     """The parameters, each once, of the groups whose steps are recorded. Passes over what is no group."""
     found: Dict[int, Tensor] = {}
     for group in groups if isinstance(groups, (list, tuple)) else []:
-        if isinstance(group, dict) and group.get("differentiable"):
+        if isinstance(group, dict) and _is_on_tape(group):
             params = group.get("params", ())
             for each in params if isinstance(params, (list, tuple)) else ():
                 if isinstance(each, Tensor):
                     found[id(each)] = each
     return list(found.values())
+
+
+def _is_on_tape(group: Mapping[str, Any]) -> bool:
+    try:
+        return bool(hyper.as_mode("differentiable", group.get("differentiable")))
+    except ValueError:
+        return False  # the step says what is wrong with it
 
 
 _HIDDEN = (

@@ -12,7 +12,16 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hooks
-from dragon_optim._dragon import collective, graphs, recording, replay, tape, versions, workspace
+from dragon_optim._dragon import (
+    collective,
+    graphs,
+    recording,
+    replay,
+    tape,
+    versions,
+    watched_methods,
+    workspace,
+)
 from dragon_optim._dragon.recording import NotCapturableError
 from dragon_optim._threads import OneAtATime
 from dragon_optim.captured import IN_PROCESS_GROUP, Observer, Variant
@@ -29,7 +38,7 @@ _MAX_BEYOND = 16  # recordings that are tried when there are max_graphs graphs
 _MAX_SITUATIONS = 8  # of optimizers, remembered for one signature
 
 NotCapturableError.__module__ = __name__  # where users find it
-recording.refuse_also(Optimizer, "__init__", "add_param_group", "state_dict", "load_state_dict")
+watched_methods.refuse_also(Optimizer, "__init__", "add_param_group", "state_dict", "load_state_dict")
 
 
 def capture(fn: Optional[Callable[..., Any]] = None, *, optimization: int = 1, max_graphs: int = 16) -> Any:
@@ -242,10 +251,10 @@ class CapturedFunction:
         if collective.group() is not None:
             return IN_PROCESS_GROUP
         if any(self._called.values()):
-            return recording.HAS_FORWARD_HOOKS
+            return watched_methods.HAS_FORWARD_HOOKS
         for engine, optimizer in self._optimizers.values():
             engine.look(optimizer.param_groups)
-            if engine.is_differentiable:
+            if engine.watched.differentiable:
                 return "a step with differentiable=True makes new tensors of the parameters"
             if hooks.any_for_step(optimizer):
                 return "a replay would not call the step hooks"
@@ -301,7 +310,7 @@ class CapturedFunction:
             result.tensors.clear()
             self._called.update((id(each), each._forward_hooks) for each in recorder.modules.values())
             reason = recorder.eager_reason or _kept_tensors(recorder, outputs)
-            if reason is not None and reason is not recording.HAS_FORWARD_HOOKS:
+            if reason is not None and reason is not watched_methods.HAS_FORWARD_HOOKS:
                 # Only the second time for good: the first call may have made what the later ones use.
                 self._eager_reason, self._hesitation = self._hesitation, reason
             reason = reason or self._reason_now()

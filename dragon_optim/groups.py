@@ -8,11 +8,10 @@ only compares: what is the very object seen before needs no second check.
 import operator
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import hyper, parameters, plan
-from dragon_optim._dragon import graphs, tensors
+from dragon_optim._dragon import graphs, library, tensors
 from dragon_optim.slots import Slot, SlotTable
 
 Group = Dict[str, Any]
@@ -41,6 +40,8 @@ class WatchedGroups:
         Where parameters get their slots.
     fields : sequence of hyper.Field
         The hyper-parameters that the operator reads, in its order.
+    refused : sequence of hyper.Refused
+        The flags that no group may switch on.
     states : callable
         From the checked hyper-parameters of a group to the names of its states. May warn or raise. Not a
         method of the optimizer object: a cycle of references would keep its memory until Python's garbage
@@ -51,10 +52,12 @@ class WatchedGroups:
         self,
         table: SlotTable,
         fields: Sequence[hyper.Field],
+        refused: Sequence[hyper.Refused],
         states: Callable[[Dict[str, float]], Tuple[str, ...]],
     ) -> None:
         self._table = table
         self._fields = tuple(fields)
+        self._refused = tuple(refused)
         self._states = states
         self.keys = [field.key for field in fields]
         self.hyper = graphs.HostArray(table.workspace, (1, max(1, len(self.keys))), "float64")
@@ -65,34 +68,49 @@ class WatchedGroups:
         self._group_slots: List[Tuple[Slot, ...]] = []  # one for each occurrence of a parameter
         self._seen_params: List[Tuple[Tensor, ...]] = []
         self._seen_values: List[Tuple[Any, ...]] = []
-        self._watched = (*self.keys, "foreach", "differentiable")
+        self._watched = (*self.keys, "foreach", "differentiable", *(field.key for field in refused))
         self._settled: List[Optional[Tuple[Any, ...]]] = []  # `_seen_values` where none can change in place
         self._numbers: List[Tuple[float, ...]] = []
         self._seen_trainable: List[bool] = []
         self._seen_moves = table.moves
+        self._may_move = len(library.devices()) > 1
+        self._seen_devices: List[Any] = []
         self.differentiable = False  # whether steps are recorded by Dragon's tape
 
     def sync(self, groups: Sequence[Group]) -> None:
         """Take over what the user changed in the groups. Raises before anything is taken over."""
         self._table.follow()
         changed = self._params_changed(groups) or self._seen_moves != self._table.moves
-        if changed:
+        moved = self._may_move and (changed or self._are_elsewhere())
+        if changed or moved:
             self.check_params(groups)
         rows = self._changed_rows(groups)
         if changed or rows:
             self._take(groups, changed, rows)
+        if moved:
+            self._table.move_states()
+            self._seen_devices = tensors.devices(self._params)
+            self.revision += 1
         self._write_trainable()
 
     def _take(self, groups: Sequence[Group], changed: bool, rows: Dict[int, _Row]) -> None:
+        # What is compared with is taken last: if this is interrupted, all of it counts as changed.
         differentiable = self._differentiable(groups)
         if differentiable != self.differentiable and not changed:
-            self.check_params(groups)  # not the same may stand in it
+            self.check_params(groups)  # the one mode takes parameters that the other does not
+        state, claimed = self._table.state_of(), []
+        if changed and state is not None:  # what the user has set for parameters that join now
+            claimed = state.claimed_by([each for group in groups for each in group["params"]])
         if changed:
             self._take_params(groups)
         self._take_rows(rows)
         if differentiable != self.differentiable:
             self._switch(differentiable)
         self._seen_moves = self._table.moves
+        if state is not None:
+            state.hand_over(claimed)
+        if changed:
+            self._seen_params = [tuple(group["params"]) for group in groups]
 
     def _params_changed(self, groups: Sequence[Group]) -> bool:
         if not isinstance(groups, (list, tuple)) or len(groups) != len(self._seen_params):
@@ -105,11 +123,21 @@ class WatchedGroups:
                 return True
         return False
 
+    def _are_elsewhere(self) -> bool:
+        """Whether a parameter was moved to another device, which it is in place."""
+        devices = tensors.devices(self._params)
+        if all(map(operator.is_, devices, self._seen_devices)):
+            return False
+        if devices != self._seen_devices:
+            return True
+        self._seen_devices = devices
+        return False
+
     def check_params(self, groups: Sequence[Group]) -> None:
         """Raise unless every group is a dict that holds a list of parameters, none in two groups."""
         parameters.check_lists(groups)
         for number, group in enumerate(groups):
-            on_tape = bool(group.get("differentiable"))
+            on_tape = is_on_tape(group)
             parameters.check(group["params"], self._table.workspace, allow_non_leaf=on_tape)
             if on_tape:
                 parameters.check_differentiable(group["params"], number)
@@ -120,8 +148,8 @@ class WatchedGroups:
         for group in groups:
             if type(group["params"]) is not list:
                 group["params"] = list(group["params"])
-        self._seen_params = [tuple(group["params"]) for group in groups]
-        self._group_slots = [tuple(map(self._table.add, params)) for params in self._seen_params]
+        self._seen_params = []
+        self._group_slots = [tuple(map(self._table.add, group["params"])) for group in groups]
         self.slots = list({slot.index: slot for slots in self._group_slots for slot in slots}.values())
         self._table.keep(self.slots)
         self._params = [slot.param for slot in self.slots]
@@ -144,13 +172,14 @@ class WatchedGroups:
                 if key not in group:
                     raise KeyError(f"param_groups[{number}] lacks {key!r}; set it")
             numbers = hyper.row(self._fields, group)
+            hyper.check_refused(self._refused, group)
             states = self._states_of(number, numbers)
             rows[number] = _Row(tuple(values), numbers, states, check_modes(group))
         return rows
 
     def _differentiable(self, groups: Sequence[Group]) -> bool:
         """Whether steps are recorded: in all groups, or in none."""
-        flags = {bool(group.get("differentiable")) for group in groups}
+        flags = {is_on_tape(group) for group in groups}
         if len(flags) > 1:
             raise ValueError(
                 "differentiable must be the same in all groups: a step is on Dragon's tape as a whole, or "
@@ -182,19 +211,23 @@ class WatchedGroups:
         return self._states(dict(zip(self.keys, numbers)))
 
     def _take_rows(self, rows: Dict[int, _Row]) -> None:
-        old_plans, old_values, old_numbers = self.plans, self._seen_values, self._numbers
-        self.plans, self._seen_values, self._numbers = [], [], []
+        old_values, old_numbers = self._seen_values, self._numbers
+        self._settled, self._numbers = [], []
+        plans: List[plan.GroupPlan] = []
+        values: List[Tuple[Any, ...]] = []
+        numbers: List[Tuple[float, ...]] = []
         for number, slots in enumerate(self._group_slots):
             row = rows.get(number)
-            source = old_plans[number] if row is None else row
-            self.plans.append(plan.GroupPlan(slots, source.states, source.foreach))
-            self._seen_values.append(old_values[number] if row is None else row.values)
-            self._numbers.append(old_numbers[number] if row is None else row.numbers)
+            source = self.plans[number] if row is None else row
+            plans.append(plan.GroupPlan(slots, source.states, source.foreach))
+            values.append(old_values[number] if row is None else row.values)
+            numbers.append(old_numbers[number] if row is None else row.numbers)
             if row is not None:
                 self.hyper.view[number, : len(row.numbers)] = row.numbers
-        self._settled = [values if hyper.are_immutable(values) else None for values in self._seen_values]
-        if self.plans != old_plans:
+        if self.plans != plans:
             self.revision += 1
+        self.plans, self._seen_values, self._numbers = plans, values, numbers
+        self._settled = [each if hyper.are_immutable(each) else None for each in values]
 
     def _write_trainable(self) -> None:
         # A parameter without requires_grad has no `.grad` in Dragon, whatever an earlier backward left there.
@@ -215,16 +248,12 @@ class WatchedGroups:
 
 def check_modes(group: Group) -> bool:
     """Raise for a wrong ``differentiable`` or ``foreach``. Return whether the group is one operator."""
-    foreach = as_flag("foreach", group.get("foreach"))
-    if as_flag("differentiable", group.get("differentiable")) and foreach:
+    foreach = hyper.as_mode("foreach", group.get("foreach"))
+    if is_on_tape(group) and foreach:
         raise AssertionError(FOREACH_AND_DIFFERENTIABLE)
     return foreach is not False
 
 
-def as_flag(key: str, value: Any) -> Optional[bool]:
-    """Return PyTorch's ``foreach`` or ``differentiable``: None, True or False."""
-    if value is None:
-        return None
-    if isinstance(value, (bool, int, numpy.bool_)) and value in (0, 1):
-        return bool(value)
-    raise ValueError(f"Invalid {key} value: {parameters.printable(value)} (need None, True or False)")
+def is_on_tape(group: Group) -> bool:
+    """Whether a group says ``differentiable``, or raise where it says something else."""
+    return bool(hyper.as_mode("differentiable", group.get("differentiable")))

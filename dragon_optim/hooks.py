@@ -269,11 +269,10 @@ class Hooked:
         return register(self._hooks.load_state_dict_post, hook, prepend)
 
 
-def any_for_step(*optimizers: Any) -> bool:
-    """Whether a step of one of these optimizers would call a hook."""
-    if optimizers and (_global_pre_hooks or _global_post_hooks):
-        return True
-    return any(each._hooks.step_pre or each._hooks.step_post for each in optimizers)
+def any_for_step(optimizer: Any) -> bool:
+    """Whether a step of this optimizer would call a hook."""
+    tables: HookTables = optimizer._hooks
+    return bool(tables.step_pre or tables.step_post or _global_pre_hooks or _global_post_hooks)
 
 
 def call(hooks: "OrderedDict[int, Hook]", *arguments: Any) -> None:
@@ -304,7 +303,7 @@ def around_step(step: Callable[..., Any]) -> Callable[..., Any]:
             return step(*args, **kwargs)
         tables.in_step.here = True
         try:
-            if tables.step_pre or tables.step_post or _global_pre_hooks or _global_post_hooks:
+            if any_for_step(optimizer):
                 # Threads that share an optimizer take turns, hooks included.
                 with optimizer._engine.turn:
                     result = _hooked_step(step, optimizer, args, kwargs)

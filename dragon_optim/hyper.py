@@ -2,12 +2,15 @@
 """Hyper-parameters: what a group may hold, its range, and the row of numbers that an operator reads."""
 
 import math
-from typing import Any, Dict, Iterable, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy
 
 from dragon_optim._dragon import tensors, workspace
 from dragon_optim.parameters import printable
+
+# What Python's float() takes all the same: text, and numpy's complex numbers without their imaginary part.
+_NO_NUMBERS = (str, bytes, bytearray, memoryview, numpy.complexfloating)
 
 
 def as_number(key: str, value: Any) -> float:
@@ -17,8 +20,8 @@ def as_number(key: str, value: Any) -> float:
     if tensors.is_tensor(value):
         workspace.check_tensor(value, workspace.current(), f"the tensor given as {key}")
         value = _element(key, value.numpy())
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{key} must be a number, but got {value!r}")
+    if isinstance(value, _NO_NUMBERS):
+        raise TypeError(f"{key} must be a number, but got {value!r} of type {type(value).__name__}")
     try:
         return float(value)
     except OverflowError as error:
@@ -33,6 +36,19 @@ def _element(key: str, array: numpy.ndarray) -> Any:
     if array.size != 1:
         raise ValueError(f"Tensor {key} must be 1-element, but has shape {tuple(array.shape)}")
     return array.reshape(()).item()
+
+
+def as_mode(key: str, value: Any) -> Optional[bool]:
+    """Return PyTorch's ``foreach`` or ``differentiable``: None, True or False."""
+    if value is None or value is True or value is False:
+        return value
+    try:
+        number = as_number(key, value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if number not in (0, 1):
+        raise ValueError(f"Invalid {key} value: {printable(value)} (need None, True or False)")
+    return bool(number)
 
 
 class Number(NamedTuple):
@@ -66,6 +82,18 @@ class Flag(NamedTuple):
         return float(number != 0)
 
 
+class Refused(NamedTuple):
+    """A flag that other optimizers of the same name have, and this one only as False."""
+
+    key: str
+    remedy: str
+
+    def check(self, value: Any) -> None:
+        """Raise unless the flag is off."""
+        if Flag(self.key).check(value):
+            raise ValueError(f"Invalid {self.key} value: {value} (need False: {self.remedy})")
+
+
 Field = Union[Number, Flag]
 
 _IMMUTABLE = {float, int, bool, type(None)}
@@ -74,6 +102,13 @@ _IMMUTABLE = {float, int, bool, type(None)}
 def row(fields: Sequence[Field], group: Dict[str, Any]) -> Tuple[float, ...]:
     """Return the numbers of a group in the order of `fields`, or raise for the first that is wrong."""
     return tuple(field.check(group[field.key]) for field in fields)
+
+
+def check_refused(fields: Iterable[Refused], group: Dict[str, Any]) -> None:
+    """Raise if a group switches on what there is not."""
+    for field in fields:
+        if field.key in group:
+            field.check(group[field.key])
 
 
 def are_immutable(values: Iterable[Any]) -> bool:

@@ -38,7 +38,7 @@ class RMSprop(dragon.optimizers.Optimizer):
     clip_value : float, optional, default=0
         The largest absolute value of an element of a gradient; 0 is off. Range: ``>= 0``.
     centered : bool, optional, default=False
-        Divide by an estimate of the variance.
+        Divide by the estimated standard deviation instead of the root of the second moment.
     maximize : bool, optional, default=False
         Ascend instead of descend.
     lr_in_momentum, eps_inside_sqrt, decoupled_weight_decay : bool, optional, default=False

@@ -82,6 +82,7 @@ class NativeUpdate:
         self.states = states
         self.turn = self.table.turn
         self._kind = kind
+        self._place = native.place()
         self._weight_decay = weight_decay
         self._params: Dict[int, Any] = {}  # of the slots, by identity
         self._known: Dict[Any, _Recorded] = {}  # eager updates that come again and again
@@ -90,7 +91,7 @@ class NativeUpdate:
         # Weight decay of a variable's own -> row. One that changes all the time would leave a row for each.
         self._rows: MutableMapping[Optional[float], _Row] = weakref.WeakValueDictionary()
         self._free_rows: List[int] = []
-        self._first_row = self._rows[None] = _Row(0, self._free_rows)
+        self._first_row = self._rows[None] = _Row(0, self._free_rows)  # held here: the dictionary is weak
 
     def put(self, numbers: Sequence[float], states: Tuple[str, ...]) -> None:
         """Take other hyper-parameters from now on, also in functions that were built before."""
@@ -100,6 +101,16 @@ class NativeUpdate:
                 if own is not None:
                     self.hyper.view[row.index, self._weight_decay] = own
             self.states = states
+
+    def go_to(self, place: plan.Place) -> None:
+        """Let all variables and their states be where Dragon runs now: its native interface has no moves."""
+        if place == self._place:
+            return
+        parameters.check_place(place, "apply_gradients()")
+        self._place = place
+        for slot in self.table.slots:
+            native.follow(slot.param, place)
+        self.table.move_states()
 
     # From what the caller gives to pairs. Raises before anything has changed.
 
@@ -129,7 +140,7 @@ class NativeUpdate:
     def _checked_params(self, given: Sequence[Tuple[Any, Any]]) -> List[Any]:
         for number, (_, variable) in enumerate(given):
             workspace.check_tensor(variable, self.workspace, f"variable {number}")
-        params = [native.as_parameter(variable) for _, variable in given]
+        params = [native.as_parameter(variable, self._place) for _, variable in given]
         parameters.check(params, self.workspace)
         return params
 
@@ -166,7 +177,9 @@ class NativeUpdate:
 
     def find(self, variable: Any) -> Optional[Slot]:
         """Return the slot of a variable that was updated before."""
-        return self.table.find(native.as_parameter(variable)) if native.is_tensor(variable) else None
+        if not native.is_tensor(variable):
+            return None
+        return self.table.find(native.as_parameter(variable, self._place))
 
     def forget(self, variable: Any) -> None:
         """Clear the states of a variable."""
@@ -202,7 +215,7 @@ class NativeUpdate:
             return []
         for pair in pairs:
             if pair.slot.param.dtype == "float16":
-                raise RuntimeError("a Dragon process group cannot reduce float16 gradients on the CPU")
+                raise RuntimeError("apply_gradients() cannot reduce float16 gradients in a process group")
         means = []
         for part in plan.by_place(pairs, lambda pair: pair.slot):
             names = list(dict.fromkeys(native.name(pair.grad) for pair in part))
@@ -215,32 +228,39 @@ class NativeUpdate:
             self.guard()
             given = _checked_pairs(grads_and_vars)
             decays = _own_weight_decays(given)
-            key = native.fingerprint(given, decays)
+            self.go_to(native.place())
+            fingerprint = native.fingerprint(given, decays)
+            key = fingerprint and (self._place, fingerprint)
             known = self._known.get(key)
             if known is not None and known.is_computed():
                 known.run(self)
                 return
             pairs = self.pairs(given, decays, eager=True)
-            if self._is_worth_a_graph(key) and len(pairs) == len(given):
-                self._known[key] = _Recorded(pairs)
+            if key is not None and len(pairs) == len(given) and self._is_worth_a_graph(pairs, decays):
+                self._known[key] = _Recorded(pairs, self._place)
                 self._known[key].run(self)
             else:
                 operators = self.operators(pairs)
                 native.run_each(self.workspace, operators, self._is_worth_keeping(pairs))
 
-    def _is_worth_a_graph(self, key: Any) -> bool:
-        """Whether the same tensors were met before. Dragon never frees a graph, so only few get one."""
-        if key is None or len(self._known) >= _MAX_GRAPHS:
+    def _is_worth_a_graph(self, pairs: Sequence[Pair], decays: Sequence[Optional[float]]) -> bool:
+        """Whether the same pairs were met before. Dragon never frees a graph, so only few get one.
+
+        The gradients go by their names: nobody holds the tensors, and where one has died comes another.
+        """
+        if len(self._known) >= _MAX_GRAPHS:
             return False
-        if key in self._recent:
+        met = tuple((native.name(pair.grad), pair.slot.index, decay) for pair, decay in zip(pairs, decays))
+        if met in self._recent:
             return True
-        self._recent.append(key)
+        self._recent.append(met)
         return False
 
     def _is_worth_keeping(self, pairs: Sequence[Pair]) -> bool:
         """Whether Dragon may keep the operators of this update, which it does for ever: only a few."""
         structure = (
             self.states,
+            self._place,
             tuple((pair.slot.index, pair.row.index, pair.slot.param.dtype) for pair in pairs),
         )
         if structure not in self._structures and len(self._structures) < _MAX_GRAPHS:
@@ -252,8 +272,9 @@ class NativeUpdate:
         with self.turn:
             self.guard()
             given = _checked_pairs(grads_and_vars)
+            self.go_to(native.place())
             pairs = self.pairs(given, _own_weight_decays(given), eager=False)
-            return native.Execution(functools.partial(_Recorded(pairs).run_computed, self))
+            return native.Execution(functools.partial(_Recorded(pairs, self._place).run_computed, self))
 
 
 class _Recorded:
@@ -263,8 +284,9 @@ class _Recorded:
     holds it: such a cycle would keep the states until Python's collector looks for cycles.
     """
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
+    def __init__(self, pairs: Sequence[Pair], place: plan.Place) -> None:
         self._pairs = pairs
+        self._place = place  # where the function runs that it is a part of, whoever calls it
         self._graphs: Dict[Any, graphs.Graph] = {}
 
     def is_computed(self) -> bool:
@@ -287,11 +309,12 @@ class _Recorded:
         """Update the variables."""
         if not self._pairs:
             return
+        update.go_to(self._place)
         params = [pair.slot.param for pair in self._pairs]
         process_group = collective.group()
         ranks = None if process_group is None else str(process_group.arguments)
-        dtypes = tuple(param.dtype for param in params)
-        key = (update.states, dtypes, ranks, update.table.generation)
+        kinds = tuple((param.dtype, tensors.place(param)) for param in params)
+        key = (update.states, kinds, ranks, update.table.generation)
         if key not in self._graphs:
             parameters.check(params, update.workspace)
             self._graphs[key] = graphs.Graph(update.workspace, update.operators(self._pairs))

@@ -84,6 +84,9 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
     )
     """The hyper-parameters that the operator reads, in its order."""
 
+    refused_fields: Tuple[hyper.Refused, ...] = ()
+    """Flags that other optimizers of the name have, and this one only switched off."""
+
     known_states: Tuple[str, ...] = ()
     """Every state that the optimizer can have, in the order in which `state` shows them."""
 
@@ -104,7 +107,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
             )
         if not isinstance(defaults, dict):
             raise TypeError(f"defaults must be a dict, but got {parameters.type_name(defaults)}")
-        self.defaults = dict(defaults)
+        self.defaults = self._own_names(defaults)
         # What is given by keyword counts for more than what stands in `defaults`.
         for key, value in (("grad_scale", grad_scale), ("clip_norm", clip_norm), ("clip_value", clip_value)):
             if not isinstance(value, Default):
@@ -113,7 +116,7 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
                 self.defaults.setdefault(key, int(value))
         self._check_defaults()
         self.param_groups: List[Dict[str, Any]] = []
-        self._start()
+        self._use(self._new_engine())
         groups = parameters.as_list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -125,14 +128,28 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         del self._collects_groups
         self._engine.sync(self.param_groups)
 
-    def _start(self) -> None:
-        """Make what belongs to this very object and is never copied."""
-        self._engine = Engine(
-            self.operator_type or "", self.hyper_fields, self.state_names, self.differentiable_operator
+    def _new_engine(self) -> Engine:
+        return Engine(
+            self.operator_type or "",
+            self.hyper_fields,
+            self.refused_fields,
+            self.state_names,
+            self.differentiable_operator,
         )
+
+    def _use(self, engine: Engine) -> None:
+        """Take what belongs to this very object and is never copied."""
+        self._engine = engine
         self._engine.attach(self)
         self._state = OptimizerState(self._engine.table, self.known_states)
         self._hooks = self.__dict__.get("_hooks") or hooks.HookTables()
+
+    def _own_names(self, group: Dict[str, Any]) -> Dict[str, Any]:
+        """Return a copy of a group in which `other_names` are replaced."""
+        for key, own in self.other_names.items():
+            if key in group and own in group:
+                raise TypeError(f"{key} is another name of {own}: give one of them, not both")
+        return {self.other_names.get(key, key): value for key, value in group.items()}
 
     def _check_defaults(self) -> None:
         for field in self.hyper_fields:
@@ -162,8 +179,9 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
 
         ``state[p]`` holds ``step`` (an int) and the tensors in use, for a parameter that had a gradient in
         some step. It can be read, assigned to (values are copied) and cleared; other keys are kept as they
-        are. The numpy view of a tensor (``.numpy()``) dangles once the state is cleared or its last holder is
-        gone: hold the tensor, or copy the array.
+        are. What was set for a parameter before it joined a group is its state from then on. The numpy view
+        of a tensor (``.numpy()``) dangles once the state is cleared or its last holder is gone: hold the
+        tensor, or copy the array.
         """
         return self._state
 
@@ -190,7 +208,10 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         if "params" not in param_group:
             raise KeyError("param_group must have the key 'params'")
         self._engine.guard("add_param_group()")
-        group = dict(param_group)
+        collects = "_collects_groups" in vars(self)  # the constructor looks at all of them at once
+        if not collects:
+            parameters.check_lists(self.param_groups)
+        group = self._own_names(param_group)
         group["params"], names = parameters.split_names(parameters.as_list(param_group["params"]))
         if names:
             group["param_names"] = names
@@ -201,16 +222,17 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
                     f"parameter group didn't specify a value of required optimization parameter {key}"
                 )
             group.setdefault(key, default)
-        if "_collects_groups" in vars(self):  # the constructor looks at all of them at once
-            param_group.update(group)
+        if collects:
+            _overwrite(param_group, group)
             self.param_groups.append(param_group)
             return
         with self._engine.turn:
-            claimed = self._state.claimed_by(group["params"])
             self._engine.sync([*self.param_groups, group])
-            self._state.hand_over(claimed)
-            param_group.update(group)
-            self.param_groups.append(param_group)
+            _overwrite(param_group, group)
+            if isinstance(self.param_groups, list):
+                self.param_groups.append(param_group)
+            else:
+                self.param_groups = [*self.param_groups, param_group]
 
     def _check_names(self, group: Dict[str, Any]) -> None:
         if self.param_groups and bool("param_names" in group) != bool("param_names" in self.param_groups[0]):
@@ -367,7 +389,14 @@ class Optimizer(hooks.Hooked, Savable, Exportable, stock.Optimizer):
         text = f"{type(self).__name__} ("
         for number, group in enumerate(self.param_groups):
             text += f"\nParameter Group {number}\n"
-            for key in sorted(group):
+            for key in sorted(group, key=str):
                 if key not in ("params", "param_names"):
                     text += f"    {key}: {parameters.printable(group[key])}\n"
         return text + ")"
+
+
+def _overwrite(group: Dict[str, Any], new: Dict[str, Any]) -> None:
+    """Make a dict of the user's equal to another; it stays the same object."""
+    for key in [key for key in group if key not in new]:
+        del group[key]
+    group.update(new)

@@ -65,7 +65,7 @@ def as_list(params: Any) -> List[Any]:
     return list(params)
 
 
-def split_names(params: Sequence[Any]) -> "tuple[List[Any], List[str]]":
+def split_names(params: Sequence[Any]) -> Tuple[List[Any], List[str]]:
     """Divide ``(name, tensor)`` pairs. Without names the second list is empty."""
     named = [isinstance(each, tuple) for each in params]
     if not any(named):
@@ -124,6 +124,15 @@ def check(params: Sequence[Any], home: workspace.Workspace, allow_non_leaf: bool
                 f"parameter {position} is on {param.device}, for which this dragon_optim was not built: "
                 "move the model by `model.cpu()`."
             )
+
+
+def check_place(place: Tuple[str, int], what: str) -> None:
+    """Raise unless we have operators for this device, on which a call is to run."""
+    if place[0] not in library.devices():
+        raise RuntimeError(
+            f"{what} under dragon.device('{place[0]}', {place[1]}), for which this dragon_optim was not "
+            "built: train under dragon.device('cpu')"
+        )
 
 
 def check_differentiable(params: Sequence[Tensor], number: int) -> None:

@@ -230,6 +230,7 @@ class Packing(NamedTuple):
     dtype: str
     slots: Tuple[Slot, ...]  # the layout, the same on all ranks
     buffer: Any  # a Dragon tensor
+    present: graphs.HostArray  # 1 where some rank has the gradient
 
     def _arguments(self, listed: Sequence[Slot]) -> Dict[str, Any]:
         place = {slot.index: at for at, slot in enumerate(self.slots)}
@@ -255,11 +256,17 @@ class Packing(NamedTuple):
             **self._arguments(listed),
         )
 
+    def find_present(self) -> Any:
+        """Return the operator that finds in the means which gradients some rank has."""
+        return graphs.operator(
+            "DragonOptimPresent", [self.buffer.id], [self.present.name], self.device, **self._arguments([])
+        )
+
     def unpack(self, edges: Edges, listed: Sequence[Slot]) -> Any:
         """Return the operator that copies the means back."""
         return graphs.operator(
             "DragonOptimUnpack",
-            [self.buffer.id] + [slot.param.id for slot in listed],
+            [self.present.name, self.buffer.id] + [slot.param.id for slot in listed],
             [edges.source(slot) for slot in listed],
             self.device,
             **self._arguments(listed),

@@ -27,10 +27,7 @@ class Reduction:
     def __init__(self) -> None:
         self._packings: List[plan.Packing] = []
         self._layout_crc = 0
-        self._made_for: Tuple[Sequence[Slot], List[Any]] = (
-            (),
-            [],
-        )  # slots of the layout, their dtypes and places
+        self._made_for: Tuple[Sequence[Slot], List[Any]] = ((), [])  # slots, their dtypes and places
         self._order: numpy.ndarray = numpy.zeros(0, "int64")  # indices of the slots in the layout
         self._reduce_graphs: Dict[Any, graphs.Graph] = {}
 
@@ -91,7 +88,7 @@ class Reduction:
             by_kind.setdefault(kind, []).append(slot)
         if any(dtype == "float16" for dtype, _ in by_kind):
             raise RuntimeError(
-                "step(): a process group cannot reduce float16 gradients on the CPU; use float32 parameters."
+                "step() cannot reduce float16 gradients in a process group; use float32 parameters."
             )
         for (dtype, _), members in by_kind.items():
             if sum(map(plan.numel, members)) + len(members) > _MAX_ELEMENTS:
@@ -100,7 +97,12 @@ class Reduction:
                 )
         pool = names.tensor_pool(engine.workspace)
         self._packings = [
-            plan.Packing(dtype, tuple(members), pool.new(members[0].param.device))
+            plan.Packing(
+                dtype,
+                tuple(members),
+                pool.new(members[0].param.device),
+                graphs.HostArray(engine.workspace, len(members), "int64"),
+            )
             for (dtype, _), members in by_kind.items()
         ]
         self._reduce_graphs.clear()
@@ -112,7 +114,7 @@ class Reduction:
 
     def _buffers(self) -> Tuple[str, ...]:
         # A graph writes to the buffers it was made for: another layout has others.
-        return tuple(packing.buffer.id for packing in self._packings)
+        return tuple(name for packing in self._packings for name in (packing.buffer.id, packing.present.name))
 
     def _listed(self, packing: plan.Packing, slots: Sequence[Slot]) -> List[Slot]:
         wanted = {slot.index for slot in slots}
@@ -135,7 +137,7 @@ class Reduction:
             operators = [
                 collective.all_reduce(process_group, [packing.buffer.id], packing.device, "MEAN")
                 for packing in self._packings
-            ]
+            ] + [packing.find_present() for packing in self._packings]
             self._reduce_graphs[key] = graphs.Graph(engine.workspace, operators)
         self._reduce_graphs[key].run()
 
@@ -147,7 +149,7 @@ class Reduction:
                 engine.table.summed.view[slot.index] = 1
             elif not slot.joined:
                 tensors.create(engine.workspace, slot.grad_name)
-        engine.join([slot for slot in somewhere if not (summed or slot.joined)])
+        engine.joined.add([slot for slot in somewhere if not (summed or slot.joined)])
         if not somewhere:
             return
         edges = engine.edges(summed)
@@ -160,6 +162,5 @@ class Reduction:
     def _present_somewhere(self) -> List[Slot]:
         present = []
         for packing in self._packings:
-            flags = packing.buffer.numpy()[: len(packing.slots)]
-            present += [packing.slots[place] for place in numpy.flatnonzero(flags > 0)]
+            present += [packing.slots[place] for place in numpy.flatnonzero(packing.present.view)]
         return present

@@ -162,6 +162,12 @@ class RMSprop(Optimizer):
         "differentiable": False,
     }
 
+    # Dragon's older name, and the one of `RMSpropTF`.
+    other_names: ClassVar[Dict[str, str]] = {
+        "scale": "grad_scale",
+        "decoupled_decay": "decoupled_weight_decay",
+    }
+
     def __init__(
         self,
         params: Params,
@@ -205,19 +211,6 @@ class RMSprop(Optimizer):
             "initial_square_avg": initial_square_avg,
         }
         super().__init__(params, defaults, grad_scale=grad_scale, clip_norm=clip_norm, clip_value=clip_value)
-
-    def add_param_group(self, param_group: Dict[str, Any]) -> None:
-        """Add a group of parameters; see `Optimizer.add_param_group`. ``scale`` is ``grad_scale``."""
-        if isinstance(param_group, dict) and "scale" in param_group:
-            if "grad_scale" in param_group:
-                raise TypeError("scale is the older name of grad_scale: give a group one of them, not both")
-            renamed = {("grad_scale" if key == "scale" else key): value for key, value in param_group.items()}
-            super().add_param_group(renamed)
-            param_group.clear()
-            param_group.update(renamed)
-            self.param_groups[-1] = param_group
-        else:
-            super().add_param_group(param_group)
 
     @classmethod
     def state_names(cls, values: Dict[str, float]) -> Tuple[str, ...]:

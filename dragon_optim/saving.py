@@ -25,6 +25,7 @@ class Savable:
     """The methods by which the state of an optimizer leaves it and comes back."""
 
     hyper_fields: Tuple[hyper.Field, ...]
+    refused_fields: Tuple[hyper.Refused, ...]
     known_states: Tuple[str, ...]
 
     required_states: Tuple[str, ...] = ()
@@ -36,13 +37,17 @@ class Savable:
     legacy_defaults: ClassVar[Dict[str, Any]] = {}
     """What `load_state_dict` takes for keys that a group lacks because it was written before they came."""
 
+    other_names: ClassVar[Dict[str, str]] = {}
+    """What other optimizers and older versions call keys of a group; such a key is taken for ours."""
+
     defaults: Dict[str, Any]
     param_groups: List[Dict[str, Any]]
     _engine: Engine
     _state: OptimizerState
     _hooks: hooks.HookTables
 
-    _start: Callable[[], None]
+    _new_engine: Callable[[], Engine]
+    _use: Callable[[Engine], None]
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state of the optimizer in PyTorch's layout.
@@ -58,7 +63,8 @@ class Savable:
         Warns
         -----
         UserWarning
-            If there is state of a parameter that stands in no group; it is left out (PyTorch: KeyError).
+            If there is state of a parameter that stands in no group; it is left out (PyTorch: KeyError). If
+            the ``param_names`` of a group are not one for each of its parameters any more; they are left out.
 
         Notes
         -----
@@ -163,6 +169,8 @@ class Savable:
     def _reader(self, keep: Collection[str]) -> Reader:
         needs = Requirements(
             self.hyper_fields,
+            self.refused_fields,
+            self.other_names,
             self.required_keys,
             self.required_states,
             self.legacy_defaults,
@@ -188,12 +196,14 @@ class Savable:
         with contextlib.nullcontext() if before is None else before.turn:
             self.__dict__.update(attributes)
             self.defaults.update(dict.fromkeys(keys, stock.required))
-            self._start()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it was warned of duplicates and the like before
-                self._engine.sync(groups)
-            self.param_groups = groups
-            self._state.replace(entries)
+            engine = self._new_engine()
+            with engine.turn:  # from now on another thread would step by this one
+                self._use(engine)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # it was warned of duplicates and the like before
+                    self._engine.sync(groups)
+                self.param_groups = groups
+                self._state.replace(entries)
 
     def __copy__(self) -> Any:
         """Return an optimizer with the same groups and the same state, and no hooks, as PyTorch does."""

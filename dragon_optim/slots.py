@@ -16,6 +16,10 @@ from dragon_optim._dragon import graphs, names, tape, tensors, versions
 from dragon_optim._dragon.workspace import Workspace
 from dragon_optim._threads import OneAtATime
 
+# References to the tensor of a state: the dictionary, a variable, the argument of getrefcount. Any other is
+# the user's: then the tensor is theirs.
+_OURS = 3
+
 
 class Slot:
     """One parameter, its states, and what the user keeps beside them."""
@@ -32,6 +36,7 @@ class Slot:
         "param",
         "states",
         "sum",
+        "view",
         "workspace",
     )
 
@@ -46,6 +51,7 @@ class Slot:
         self.states: Dict[str, Tensor] = {}  # all that graphs know; those without memory are not in use yet
         self.sum: Optional[Tensor] = None  # what sum_grad() adds to
         self.extra: Dict[str, Any] = {}  # entries of `state` that are the user's own
+        self.view: Callable[[], Any] = _nothing  # a weak reference to what `state` shows of it
         # Of a parameter on the tape: the leaf that its history begins at, and the tape of its last step.
         self.origin: Optional[Tensor] = None
         self.history: Optional[Callable[[], Any]] = None
@@ -55,12 +61,23 @@ class Slot:
         """The dtype of its states."""
         return "float32" if self.param.dtype == "float16" else self.param.dtype
 
+    def detach_view(self) -> None:
+        """Let who has read `state` keep what it holds now, as a dict that PyTorch's state forgets is kept."""
+        view, self.view = self.view(), _nothing
+        if view is not None:
+            view.detach()
+
+
+def _nothing() -> None:
+    return None
+
 
 class SlotTable:
     """All slots of an optimizer, and the small arrays over them that operators read and write."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self.state_of: Callable[[], Any] = _nothing  # a weak reference to `state`, if there is one
         self.turn = OneAtATime()  # held while graphs run, and while what they read or write changes
         self.slots: List[Slot] = []
         self._free_indices: List[int] = []  # a heap: those of slots that are gone
@@ -74,7 +91,7 @@ class SlotTable:
         self.generation = 0
         # Whether steps are recorded: then no tensor of a state is ever written to, another takes its place.
         self.differentiable = False
-        self._counter = tape.moves(workspace)
+        self._counter = tape.move_counter(workspace)
         self.moves = self._counter.moves  # of parameters to other tensors, as far as followed
         self.steps = graphs.HostArray(workspace, 1, "int64")
         self.trainable = graphs.HostArray(workspace, 1, "int64")  # 1: takes part in a step from gradients
@@ -138,6 +155,7 @@ class SlotTable:
         if not self.is_bare(slot):
             return
         self.follow()
+        slot.detach_view()  # another parameter will have its index
         self.slots.remove(slot)
         del self._by_tensor[tensors.identity(slot.param)]
         for array in self.arrays():
@@ -156,7 +174,7 @@ class SlotTable:
         tensor = slot.states.get(name)
         if self.differentiable or tensor is None or not tensors.has_data(tensor):
             return False  # the tensor that is there may be on a tape
-        if sys.getrefcount(tensor) > 3:
+        if slot.view() is not None or sys.getrefcount(tensor) > _OURS:
             return False
         return tensor.dtype == array.dtype.name and tuple(tensor.shape) == array.shape
 
@@ -179,6 +197,12 @@ class SlotTable:
                 if tensors.has_data(tensor):
                     self.replace_state(slot, name, versions.copy(self.workspace, tensor))
 
+    def move_states(self) -> None:
+        """Let the states, and the sums, go where their parameters are now."""
+        for slot in self.slots:
+            for tensor in (*slot.states.values(), *([] if slot.sum is None else [slot.sum])):
+                tensors.move_with(tensor, slot.param)
+
     def sum(self, slot: Slot) -> Tensor:
         """Return the tensor that sum_grad() adds to."""
         if slot.sum is None:
@@ -189,10 +213,8 @@ class SlotTable:
 
     def drop_state(self, slot: Slot, name: str) -> None:
         """Forget a state. Its memory is given back, or stays with whoever holds the tensor."""
-        # Three references: the dictionary, the variable, the argument of getrefcount. Any other is the
-        # user's: then the tensor is theirs.
         tensor = slot.states[name]
-        if sys.getrefcount(tensor) <= 3:
+        if sys.getrefcount(tensor) <= _OURS:
             tensors.reset(tensor)
             self.revision += 1
         else:
@@ -201,6 +223,7 @@ class SlotTable:
 
     def clear(self, slot: Slot, besides: Container[str] = ()) -> None:
         """Forget all states of a parameter but some, its step count and the user's entries."""
+        slot.detach_view()
         for name in list(slot.states):
             if name not in besides:
                 self.drop_state(slot, name)

@@ -4,8 +4,9 @@
 import copy
 import functools
 import operator
+import weakref
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy
 from dragon.vm.torch.core.tensor import Tensor
@@ -25,19 +26,27 @@ class ParameterState(MutableMapping):
     """The states of one parameter: ``step``, the tensors in use, and any entry that the user adds.
 
     Reading gives live values: ``step`` as an int, tensors as the very Dragon tensors that the next step
-    updates. Assigning a tensor copies its values, so that no two states ever share memory.
+    updates. Assigning a tensor copies its values, so that no two states ever share memory. Once `state` has
+    forgotten the entry, or taken another in its place, this keeps what it held, as a dict does.
     """
 
     def __init__(self, table: SlotTable, slot: Slot, names: Sequence[str]) -> None:
         self._table = table
         self._slot = slot
         self._names = names
+        self._kept: Optional[Dict[str, Any]] = None  # once `state` has forgotten it
+
+    def detach(self) -> None:
+        """Be a dict of what is here now, from now on: `state` forgets it."""
+        self._kept = dict(self)
 
     def _in_use(self, name: str) -> bool:
         tensor = self._slot.states.get(name)
         return tensor is not None and tensors.has_data(tensor)
 
     def __getitem__(self, key: str) -> Any:
+        if self._kept is not None:
+            return self._kept[key]
         if key == "step" and "step" in self:
             return int(self._table.steps.view[self._slot.index])
         if self._in_use(key):
@@ -45,6 +54,9 @@ class ParameterState(MutableMapping):
         return self._slot.extra[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
+        if self._kept is not None:
+            self._kept[key] = value
+            return
         checked = self.checked(key, value)
         with self._table.turn:
             self.put(key, checked)
@@ -110,6 +122,9 @@ class ParameterState(MutableMapping):
             self._slot.extra[key] = value
 
     def __delitem__(self, key: str) -> None:
+        if self._kept is not None:
+            del self._kept[key]
+            return
         with self._table.turn:
             if key == "step" and "step" in self:
                 self._table.steps.view[self._slot.index] = 0
@@ -119,6 +134,9 @@ class ParameterState(MutableMapping):
                 del self._slot.extra[key]
 
     def __iter__(self) -> Iterator[str]:
+        if self._kept is not None:
+            yield from list(self._kept)
+            return
         in_use = [name for name in self._names if self._in_use(name)]
         if in_use or self._table.steps.view[self._slot.index] > 0:
             yield "step"
@@ -146,14 +164,22 @@ class OptimizerState(MutableMapping):
         self._table = table
         self._names = names
         self._other: Dict[Any, Any] = {}
+        table.state_of = weakref.ref(self)
 
     def __getitem__(self, key: Any) -> Any:
         slot = self._table.find(key)
         if slot is not None:
-            return ParameterState(self._table, slot, self._names)
+            view = slot.view()
+            if view is None:
+                view = ParameterState(self._table, slot, self._names)
+                slot.view = weakref.ref(view)
+            return view
         return self._other.setdefault(key, {})  # PyTorch's state is a defaultdict
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        slot = self._table.find(key)
+        if slot is not None and value is slot.view():
+            return
         checked = self._checked(key, value)
         with self._table.turn:
             self._put(key, checked)
@@ -194,19 +220,16 @@ class OptimizerState(MutableMapping):
     def _stays(self, slot: Slot, name: str, value: Any) -> bool:
         return isinstance(value, Tensor) or self._table.fits(slot, name, value)
 
-    def claimed_by(self, params: Sequence[Any]) -> List[Tuple[Any, Checked]]:
+    def claimed_by(self, params: Iterable[Tensor]) -> List[Tuple[Any, Checked]]:
         """Return what was set for parameters before they joined, checked, for `hand_over`; or raise."""
-        claimed = []
-        for param in params:
-            if isinstance(param, Tensor) and self._table.find(param) is None and param in self._other:
-                claimed.append((param, self.entry_of(param).checked_all(self._other[param])))
-        return claimed
+        claimed = {id(param): param for param in params if param in self._other}
+        return [(param, self.entry_of(param).checked_all(self._other[param])) for param in claimed.values()]
 
     def hand_over(self, claimed: List[Tuple[Any, Checked]]) -> None:
         """Make what was claimed the states of the parameters."""
         for param, entries in claimed:
-            del self._other[param]
             self._put(param, entries)
+            del self._other[param]
 
     def replace(self, value: Mapping) -> None:
         """Take these entries and no others. Changes nothing if one of them is wrong."""

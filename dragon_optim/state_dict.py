@@ -15,11 +15,9 @@ from dragon_optim import hyper
 from dragon_optim._dragon import tensors, workspace
 from dragon_optim._warnings import warn
 from dragon_optim.arrays import is_foreign, to_array
-from dragon_optim.groups import check_modes
+from dragon_optim.groups import Group, check_modes
 from dragon_optim.parameters import printable, type_name
 from dragon_optim.state import OptimizerState
-
-Group = Dict[str, Any]
 
 _ERRORS = (KeyError, TypeError, ValueError, OverflowError, AssertionError, RuntimeError)
 
@@ -38,6 +36,7 @@ def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
             if owners.setdefault(tensors.identity(param), place) == place:
                 numbers[tensors.identity(param)] = number
         packed["params"] = [numbers[tensors.identity(param)] for param in group["params"]]
+        _leave_out_wrong_names(place, packed)
         count += len(packed["params"])
         packed_groups.append(packed)
     packed_state: Dict[Any, Any] = {}
@@ -57,10 +56,24 @@ def pack(groups: Sequence[Group], state: OptimizerState) -> Dict[str, Any]:
     return {"state": packed_state, "param_groups": packed_groups}
 
 
+def _leave_out_wrong_names(number: int, group: Group) -> None:
+    """Names that no longer fit, since the list of parameters was edited, would make the dict unloadable."""
+    try:
+        _check_names(number, group)
+    except (TypeError, ValueError) as error:
+        warn(
+            f"state_dict() leaves out the names of group {number}: {error}. Set "
+            f"param_groups[{number}]['param_names'] to a list of str, one for each parameter."
+        )
+        del group["param_names"]
+
+
 class Requirements(NamedTuple):
     """What a class of optimizers asks of a state dict."""
 
     fields: Sequence[hyper.Field]
+    refused: Sequence[hyper.Refused]
+    other_names: Dict[str, str]  # of keys of a group, to the optimizer's own
     required_keys: Sequence[str]  # of every group
     required_states: Sequence[str]  # of every entry that has any state
     legacy_defaults: Dict[str, Any]  # what a group lacks that was written before the key came
@@ -176,6 +189,7 @@ class Reader:
         return params
 
     def _group(self, number: int, group: Group, saved: Mapping, by_name: bool) -> Group:
+        saved = self._own_names(saved)
         missing = [key for key in self._needs.required_keys if key not in saved and key not in self._keep]
         if missing:
             raise KeyError(
@@ -199,9 +213,15 @@ class Reader:
         self._check_ranges(number, new)
         return new
 
+    def _own_names(self, saved: Mapping) -> Mapping:
+        """A group with the optimizer's own keys. Where it has both names of one, the own counts."""
+        names = {key: own for key, own in self._needs.other_names.items() if own not in saved}
+        return {names.get(key, key): value for key, value in saved.items()}
+
     def _check_ranges(self, number: int, group: Group) -> None:
         try:
             hyper.row(self._needs.fields, group)
+            hyper.check_refused(self._needs.refused, group)
             check_modes(group)
         except _ERRORS as error:
             raise _like(

@@ -79,10 +79,11 @@ class Exportable:
         with engine.turn:
             engine.guard("update_graph()")
             engine.sync(groups)
-            edges = _ExportedEdges(engine, _names(groups, engine.plans, self.known_states))
+            plans = engine.watched.plans
+            edges = _ExportedEdges(engine, _names(groups, plans, self.known_states))
             parameters.check([slot.param for slot in edges.slots], engine.workspace, allow_non_leaf=True)
             arrays = edges.arrays()
-            operators = list(_operators(edges, engine.plans, self.operator_type)) if edges.slots else []
+            operators = list(_operators(edges, plans, self.operator_type)) if edges.slots else []
         written = list(dict.fromkeys(each for operator in operators for each in operator.output))
         read = [each for operator in operators for each in operator.input]
         used = dict.fromkeys([*read, *written])
@@ -127,7 +128,7 @@ class _ExportedEdges(plan.Edges):
     """Edges of the next step, under names of their own. Slots are numbered by the order of the parameters."""
 
     def __init__(self, engine: Engine, names: Dict[int, str]) -> None:
-        super().__init__(engine.table, engine.hyper, engine.round_open)
+        super().__init__(engine.table, engine.watched.hyper, engine.round_open)
         self.slots: List[Slot] = list(engine.slots)
         self._names = names
         self._indices = {slot.index: number for number, slot in enumerate(self.slots)}

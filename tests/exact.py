@@ -109,8 +109,7 @@ def _update(options, p, g, state):
         if "square_avg" in state
         else np.full_like(p, number(options["initial_square_avg"]))
     )
-    v = v * alpha
-    v = fma(w * g, g, v)
+    v = mean_square(v, g, alpha, w)
     new_state = dict(state, square_avg=v)
 
     t = v
@@ -134,6 +133,11 @@ def _update(options, p, g, state):
     else:
         p = p + (-lr * g) / s
     return p, new_state
+
+
+def mean_square(v, g, alpha, w):
+    """The running mean of the squares, one step on. `w` is 1 - alpha."""
+    return fma(w * g, g, v * alpha)
 
 
 def prepared_gradient(options, g):

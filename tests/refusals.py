@@ -17,21 +17,24 @@ class ErrorCase:
         return self.name
 
 
+# What an error calls a hyper-parameter that must not be negative; where PyTorch has it too, PyTorch's words.
+WORDS = {
+    "lr": "learning rate",
+    "alpha": "alpha value",
+    "eps": "epsilon value",
+    "weight_decay": "weight_decay value",
+    "momentum": "momentum value",
+    "clip_norm": "clip_norm value",
+    "clip_value": "clip_value value",
+    "initial_square_avg": "initial_square_avg value",
+}
+
+
 def _range_errors():
     """PyTorch's words come first, so that tests which match them still match."""
-    words = {
-        "lr": "Invalid learning rate: ",
-        "eps": "Invalid epsilon value: ",
-        "momentum": "Invalid momentum value: ",
-        "weight_decay": "Invalid weight_decay value: ",
-        "alpha": "Invalid alpha value: ",
-        "clip_norm": "Invalid clip_norm value: ",
-        "clip_value": "Invalid clip_value value: ",
-        "initial_square_avg": "Invalid initial_square_avg value: ",
-    }
-    for option, text in words.items():
+    for option, text in WORDS.items():
         for value in (-1, -1.0, -1e-300, float("-inf"), float("nan")):
-            yield ErrorCase(f"{option}={value}", {option: value}, ValueError, f"^{text}{value}")
+            yield ErrorCase(f"{option}={value}", {option: value}, ValueError, f"^Invalid {text}: {value}")
 
 
 ERROR_CASES = [

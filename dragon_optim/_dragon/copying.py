@@ -17,14 +17,19 @@ from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.nn.parameter import Parameter
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import workspace
+from dragon_optim._dragon import library, tensors, workspace
+
+
+def _present(device: Tuple[str, int]) -> Device:
+    """The device, or the CPU where this Dragon lacks it: there any operator on it would end the process."""
+    return Device(*device) if device[0] in library.devices() else Device("cpu")
 
 
 def rebuild_tensor(array: numpy.ndarray, device: Tuple[str, int], requires_grad: bool) -> Tensor:
     """Make a tensor anew in the current workspace. Pickles name this function."""
     # In the memory of the array, unless that is somebody's buffer.
     borrowed = not (array.flags.owndata and array.flags.writeable)
-    tensor = Tensor(array, device=Device(*device), copy=borrowed)
+    tensor = Tensor(array, device=_present(device), copy=borrowed)
     tensor.requires_grad = requires_grad
     return tensor
 
@@ -39,7 +44,7 @@ def _content(tensor: Tensor) -> Tuple[numpy.ndarray, Tuple[str, int], bool]:
     device = tensor.device
     # A copy of the values, since a numpy view of Dragon's does not keep the tensor alive. The history of a
     # result is not copied, so neither is its wish for a gradient.
-    array = numpy.array(tensor.numpy())
+    array = tensors.array(tensor)
     return array, (device.type, device.index), bool(tensor.requires_grad and tensor.is_leaf)
 
 

@@ -2,7 +2,7 @@
 """Building a graph of operators, running it, and the small tensors that steer it."""
 
 import hashlib
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 import numpy
 from dragon.core.framework import proto_util
@@ -10,7 +10,7 @@ from dragon.core.proto import dragon_pb2
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import names
+from dragon_optim._dragon import names, running
 from dragon_optim._dragon.workspace import Workspace
 
 _KNOWN = "_dragon_optim_graphs"  # attribute of a workspace: digest of the operators -> name of their graph
@@ -65,14 +65,22 @@ class Graph:
         definition = dragon_pb2.GraphDef()
         definition.op.extend(operators)
         self._workspace = workspace
-        self._name = create(workspace, definition, "Graph")
+        self.name = create(workspace, definition, "Graph")
         definitions = workspace.__dict__.setdefault(_DEFINITIONS, {})
-        if self._name not in definitions:
-            definitions[self._name] = definition.SerializeToString()
+        if self.name not in definitions:
+            definitions[self.name] = definition.SerializeToString()
 
     def run(self) -> None:
         """Run it. An operator that throws becomes a Python exception."""
-        self._workspace.run_graph(self._name)
+        self._workspace.run_graph(self.name)
+
+
+def run_all(workspace: Workspace, graphs: Sequence[Graph], then: Sequence[Callable[[], Any]] = ()) -> None:
+    """Run graphs, and what goes with them, as a whole: see running.py."""
+    if len(graphs) == 1 and not then:
+        graphs[0].run()
+    else:
+        running.graphs(workspace, [each.name for each in graphs], then)
 
 
 def run_once(workspace: Workspace, operators: Sequence[Any]) -> None:

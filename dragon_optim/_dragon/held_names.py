@@ -54,13 +54,13 @@ class HeldNames(Workspace.HandlePool):
         """Take note of tensors that operators make beside those of `create`: gradients of intermediates."""
         self._derived.update(name for name in tensors if name.startswith(PREFIX))
 
-    def kept_tensors(self, besides: Sequence[Tensor] = ()) -> Set[str]:
-        """The names of the tensors that somebody refers to, also by an alias. `besides` do not count."""
+    def keeps_tensors(self, besides: Sequence[Tensor]) -> bool:
+        """Whether somebody refers to a tensor of these names, also by an alias. `besides` do not count."""
         workspace = self._weak_parent()
         ours = Counter(tensor._impl.name for tensor in besides)
-        return self._living() | {
-            name for name in self._dead | self._derived if names.is_held(workspace, name, ours[name])
-        }
+        return bool(self._living()) or any(
+            names.is_held(workspace, name, ours[name]) for name in self._dead | self._derived
+        )
 
     def _living(self) -> Set[str]:
         workspace = self._weak_parent()
@@ -89,9 +89,7 @@ class HeldNames(Workspace.HandlePool):
             if names.is_held(workspace, name, besides=int(name == dying)):
                 held.add(name)
                 continue
-            tensor = workspace.get_tensor(name)
-            if tensor is not None:
-                tensor.Reset()
+            names.reset(workspace, name)
         self._derived -= freed
         for name in self._dead:
             if name in held or name + "_grad" in held:

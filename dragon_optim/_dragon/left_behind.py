@@ -14,7 +14,7 @@ from dragon.core.framework.tapes import OrderedTape
 from dragon.vm.torch.core.autograd.function import Function
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import hooks
+from dragon_optim._dragon import wrapping
 from dragon_optim._dragon.workspace import Workspace, current
 
 _ATTRIBUTE = "_dragon_optim_left_behind"
@@ -133,4 +133,4 @@ def _checked_backward(outputs: Sequence[Tensor], grad_outputs: Any, retain_graph
 
 def install() -> None:
     """Look at every backward pass from now on."""
-    hooks.install(Function, "backward", _checked_backward, static=True)
+    wrapping.install(Function, "backward", _checked_backward, static=True)

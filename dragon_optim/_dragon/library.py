@@ -87,9 +87,10 @@ def devices() -> Tuple[str, ...]:
     return ("cpu", "cuda") if cuda_architectures() else ("cpu",)
 
 
-def has_operator(name: str) -> bool:
-    """Whether Dragon has an operator of this name for the CPU. It ends the process at one that it lacks."""
-    return bool(_operators().dragon_optim_has_operator(name.encode()))
+def check_operator(name: str) -> None:
+    """Raise unless Dragon has this operator for the CPU. At one that it lacks it ends the process."""
+    if not _operators().dragon_optim_has_operator(name.encode()):
+        raise ValueError(f"Dragon has no operator {name!r}: load the library that registers it first")
 
 
 def load() -> None:

@@ -25,7 +25,7 @@ from typing import Any, Deque, Dict, Iterator, List
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import hooks, left_behind, tape
+from dragon_optim._dragon import left_behind, tape, wrapping
 from dragon_optim._dragon.workspace import Workspace
 
 PRIVATE = "DragonOptim/Capture/"  # of the names that captured functions use, and nobody else
@@ -133,7 +133,8 @@ class _RetiredNames:
         self._bytes = 0
 
     def retire(self, workspace: Workspace, name: str) -> None:
-        size = sum(tensor.nbytes for tensor in _dead_tensors(workspace, name))
+        dead = (workspace.get_tensor(name), workspace.get_tensor(name + "_grad"))
+        size = sum(tensor.nbytes for tensor in dead if tensor is not None)
         self._names.append(name)
         self._full[name] = size
         self._bytes += size
@@ -160,24 +161,26 @@ class _RetiredNames:
             self._names.append(name)
 
 
-def _dead_tensors(workspace: Workspace, name: str) -> List[Any]:
-    found = [workspace.get_tensor(name), workspace.get_tensor(name + "_grad")]
-    return [tensor for tensor in found if tensor is not None]
-
-
 def _reset_unless_held(workspace: Workspace, name: str) -> bool:
-    """Give the memory of a dead tensor and its gradient back. Return whether nobody holds either."""
+    """Give the memory of a dead tensor and its gradient back. Return whether nobody holds either.
+
+    A `.grad`, or an alias like `.data`, may still be read, and reading a tensor that was Reset would end the
+    process.
+    """
     free = True
-    tensors = _dead_tensors(workspace, name)
-    while tensors:
-        tensor = tensors.pop()
-        # Two references: the variable, and the argument of getrefcount. A third is a `.grad`, or an alias
-        # like `.data`, that somebody may still read; reading a tensor that was Reset would end the process.
-        if sys.getrefcount(tensor) <= 2:
-            tensor.Reset()
-        else:
+    for each in (name, name + "_grad"):
+        if is_held(workspace, each):
             free = False
+        else:
+            reset(workspace, each)
     return free
+
+
+def reset(workspace: Workspace, name: str) -> None:
+    """Give the memory of the tensor of this name back, if there is one."""
+    tensor = workspace.get_tensor(name)
+    if tensor is not None:
+        tensor.Reset()
 
 
 class _VersionNames:
@@ -217,13 +220,11 @@ def give_back(workspace: Workspace, name: str) -> None:
     """
     tape.forget(workspace, name)
     left_behind.note_end(workspace, name)
-    for each in _dead_tensors(workspace, name):
-        # Three references: the variable, the list, and the argument of getrefcount.
-        if sys.getrefcount(each) > 3:
-            retire(workspace, name)
-            return
-    for each in _dead_tensors(workspace, name):
-        each.Reset()
+    if is_held(workspace, name) or is_held(workspace, name + "_grad"):
+        retire(workspace, name)
+        return
+    for each in (name, name + "_grad"):
+        reset(workspace, each)
     give_handle_back(workspace, name)
 
 
@@ -271,7 +272,7 @@ def _retire_ghosts(workspace: Workspace) -> None:
 
 def install() -> None:
     """Keep gradients of dead tensors from new ones, from now on, in every workspace."""
-    if not hooks.install(Workspace.HandlePool, "release", _release_or_retire):
+    if not wrapping.install(Workspace.HandlePool, "release", _release_or_retire):
         return
     for each in gc.get_objects():  # the workspaces that there are already; nothing else lists them
         if type(each) is Workspace:

@@ -5,11 +5,13 @@ import hashlib
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from dragon.core.autograph import context, graph_lib
+from dragon.core.framework import context as scopes
 from dragon.core.framework import proto_util
+from dragon.core.framework.types import TensorBase as NativeTensor
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import tensors
+from dragon_optim._dragon import running, tensors
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -23,14 +25,25 @@ def is_tensor(value: Any) -> bool:
     return tensors.is_tensor(value) and value._impl is not None
 
 
-def as_parameter(variable: Any) -> Tensor:
+def place() -> Tuple[str, int]:
+    """Where Dragon's native operators run now: ``dragon.device()``, or the default. Variables follow."""
+    found = scopes.get_device()
+    return found.type, found.index
+
+
+def as_parameter(variable: Any, place: Tuple[str, int]) -> Tensor:
     """The variable under the interface of ``dragon.vm.torch``. It keeps the variable alive."""
     if isinstance(variable, Tensor):
         return variable
-    kind, index = variable._impl.device
-    parameter = Tensor(device=Device(kind, index), impl=variable._impl)
+    parameter = Tensor(device=Device(*place), impl=variable._impl)
     parameter._wrapped_tensor = variable
     return parameter
+
+
+def follow(parameter: Tensor, place: Tuple[str, int]) -> None:
+    """Let what `as_parameter` made of a native variable be somewhere else."""
+    if isinstance(getattr(parameter, "_wrapped_tensor", None), NativeTensor):
+        parameter._device = Device(*place)
 
 
 def name(tensor: Any) -> str:
@@ -77,15 +90,15 @@ def fingerprint(pairs: Sequence[Tuple[Any, Any]], decays: Sequence[Optional[floa
 def run_each(workspace: Workspace, operators: Sequence[Any], keep: bool) -> None:
     """Run operators, one after another.
 
-    With `keep` the workspace keeps what it makes of them, for any of the same arguments. That saves much time
-    with many tensors, and takes memory for ever.
+    With `keep` the workspace keeps what it makes of them, for any of the same arguments on the same device.
+    That saves much time with many tensors, and takes memory for ever.
     """
-    for operator in operators:
-        if keep:
-            arguments = b"".join(each.SerializeToString(deterministic=True) for each in operator.arg)
-            key = f"{operator.type}/{hashlib.sha256(arguments).hexdigest()}"
-            operator.arg.add().CopyFrom(proto_util.make_argument("cache_key", key))
-        workspace.run_operator(operator)
+    for operator in operators if keep else ():
+        read = (*operator.arg, operator.device_option)
+        arguments = b"".join(each.SerializeToString(deterministic=True) for each in read)
+        key = f"{operator.type}/{hashlib.sha256(arguments).hexdigest()}"
+        operator.arg.add().CopyFrom(proto_util.make_argument("cache_key", key))
+    running.operators(workspace, operators)
 
 
 class Execution(graph_lib.GraphExec):

@@ -14,7 +14,6 @@ from typing import (
     Callable,
     ContextManager,
     Dict,
-    Iterable,
     Iterator,
     List,
     NamedTuple,
@@ -28,16 +27,12 @@ from typing import (
 import numpy
 from dragon.core.framework import backend
 from dragon.core.proto import dragon_pb2
-from dragon.vm.torch.core.autograd.function import Function
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.nn.modules.module import Module
-from dragon.vm.torch.core.optim import optimizer as stock
-from dragon.vm.torch.core.optim import rmsprop, sgd
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import definitions, graphs, interception, names
+from dragon_optim._dragon import definitions, graphs, interception, names, watched_methods
 from dragon_optim._dragon.held_names import PREFIX, HeldNames
-from dragon_optim._dragon.interception import Wrapper
 from dragon_optim._dragon.workspace import Workspace
 
 _ACTIVE = "_dragon_optim_recorder"  # attribute of a workspace
@@ -48,7 +43,7 @@ class NotCapturableError(RuntimeError):
 
 
 class Observer(Protocol):
-    """What a recorder asks of the layer that knows the optimizers of this package."""
+    """What a recorder asks, and `notify` tells, the layer that knows the optimizers of this package."""
 
     def flag(self, name: str) -> Optional[graphs.HostArray]:
         """The array of this name, if it is one that Python writes before each graph runs."""
@@ -57,23 +52,35 @@ class Observer(Protocol):
         """A graph of an optimizer is about to run."""
 
     def updates(self, optimizer: Any) -> None:
-        """One of Dragon's own optimizers does something."""
+        """An optimizer, of whatever kind, is used."""
 
     def overridden(self) -> Set[Tuple[Any, str]]:
         """Methods of users' optimizers."""
+
+    def prepared(self, engine: Any) -> None:
+        """An optimizer has looked at its groups."""
+
+    def reduced(self, engine: Any) -> None:
+        """An optimizer has asked the other ranks."""
+
+    def summed(self, engine: Any) -> None:
+        """An optimizer has summed its gradients."""
+
+    def round_ended(self, engine: Any) -> None:
+        """An optimizer has forgotten its sums."""
 
 
 class Recorded(NamedTuple):
     """An operator, as it runs in the replay."""
 
     definition: Any
-    feeds: Tuple[Tuple[str, bytes], ...]  # what Dragon writes beside its name before it runs
+    fed: Tuple[Tuple[str, bytes], ...]  # what Dragon writes beside its name before it runs
 
 
 class Recorder:
     """Records, in one thread and one workspace, what runs between ``__enter__`` and ``__exit__``."""
 
-    def __init__(self, workspace: Workspace, observer: Any, feeds: Sequence[Tensor]) -> None:
+    def __init__(self, workspace: Workspace, observer: Observer, feeds: Sequence[Tensor]) -> None:
         self.workspace = workspace
         self.feeds = list(feeds)  # the arguments of the function
         self.observer = observer
@@ -95,14 +102,12 @@ class Recorder:
         self.refusal: Optional[NotCapturableError] = None
         self.eager_reason: Optional[str] = None  # why it must stay eager, though nothing is wrong
         self.own_work = False  # while an optimizer of this package looks at its groups
+        self.data_sized: Set[str] = set()  # tensors whose shape depends on values
+        self.fed: Tuple[Tuple[str, Any], ...] = ()  # what Dragon writes beside the operator that runs now
         self._names: Set[str] = set()  # of the operators on the tape
-        self._data_sized: Set[str] = set()  # tensors whose shape depends on values
-        self._feeds: Tuple[Tuple[str, Any], ...] = ()
         self._thread = threading.get_ident()
         self._undo: List[Callable[[], None]] = []
         self._by_content: Dict[Any, graphs.HostArray] = {}
-
-    # What stands in the place of Dragon's methods.
 
     def __enter__(self) -> "Recorder":
         workspace = self.workspace
@@ -112,7 +117,7 @@ class Recorder:
             self._put("_handle_pool", self.held)
             for name in ("run_operator", "run_backward", "run_graph"):
                 self._put(name, functools.partial(getattr(self, "_" + name), getattr(workspace, name)))
-            interception.put_in(self, [*_wrappers(), *_wrappers_of(self.observer.overridden())])
+            interception.put_in(self, watched_methods.wrappers(self.observer.overridden()))
         except BaseException:
             self.__exit__()
             raise
@@ -145,24 +150,6 @@ class Recorder:
         self.refusal = NotCapturableError(message)
         return self.refusal
 
-    def _refuse(self, original: Any, *args: Any, remedy: str, **kwargs: Any) -> Any:
-        if self.own_work:
-            return original(*args, **kwargs)
-        if original.__name__ == "cpu" and args[0]._device.type == "cpu":
-            return original(*args, **kwargs)
-        raise self.refuse(f"{original.__qualname__} inside a captured function: {remedy}")
-
-    def _forward(self, original: Any, inputs: Any, run_config: Any, **kwargs: Any) -> Any:
-        self.note_read(inputs)
-        self.note_read([each for each in kwargs.get("outputs", ()) if isinstance(each, Tensor)])
-        self._feeds = tuple(
-            (key, numpy.array(kwargs[key], dtype)) for key, dtype in run_config["feed_dict"].items()
-        )
-        try:
-            return original(inputs, run_config, **kwargs)
-        finally:
-            self._feeds = ()
-
     def note_read(self, tensors: Sequence[Tensor]) -> None:
         """Keep alive what was there before: a replay reads it by name."""
         for each in tensors:
@@ -171,76 +158,18 @@ class Recorder:
 
     def read_from_outside(self) -> List[Tuple[Tensor, Any]]:
         """What was there before and is no argument, and how it was."""
-        fed = {feed.id for feed in self.feeds}
-        return [(tensor, state) for tensor, state in self.read.values() if tensor.id not in fed]
+        arguments = {feed.id for feed in self.feeds}
+        return [(tensor, state) for tensor, state in self.read.values() if tensor.id not in arguments]
 
     def _state_of(self, tensor: Tensor) -> Any:
         state = state_of_read(tensor)
         return (self.flagged[id(tensor)][1], *state[1:]) if id(tensor) in self.flagged else state
 
-    def _set_requires_grad(self, original: Any, tensor: Tensor, value: Any) -> None:
-        self.flagged.setdefault(id(tensor), (tensor, tensor._requires_grad))
-        original(tensor, value)
-
-    def _read_size(self, original: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if tensor._impl is not None and tensor._impl.name in self._data_sized:
-            raise self.refuse(
-                "the shape of a result of a mask, nonzero() or unique() depends on values; a number taken "
-                "from it inside a captured function would stay: use operators that do not need it, as mean()."
-            )
-        return original(tensor, *args, **kwargs)
-
-    def _call_module(self, original: Any, module: Module, *args: Any, **kwargs: Any) -> Any:
-        self.modules.setdefault(id(module), module)
-        if module._forward_hooks:
-            self.eager_reason = HAS_FORWARD_HOOKS
-        return original(module, *args, **kwargs)
-
-    def _touch_training(self, module: Module) -> None:
-        self.training.setdefault(id(module), (module, vars(module).get("training")))
-
     def not_called(self, what: str) -> None:
         """Something has run in Python that a replay leaves out."""
         self.eager_reason = f"a replay would not call {what}"
 
-    def _call_overridden(self, original: Any, *args: Any, what: str, **kwargs: Any) -> Any:
-        self.not_called(what)
-        return original(*args, **kwargs)
-
-    def _stock_method(self, original: Any, optimizer: Any) -> Any:
-        self.observer.updates(optimizer)
-        self.stock.setdefault(id(optimizer), (optimizer, optimizer._sums_grad))
-        if type(optimizer) not in _STOCK:
-            self.eager_reason = f"{type(optimizer).__name__} may keep something that a replay cannot repeat"
-        return original(optimizer)
-
-    def _stock_zero_grad(self, original: Any, optimizer: Any, set_to_none: bool = False) -> Any:
-        if set_to_none:
-            self.eager_reason = "zero_grad(set_to_none=True) of Dragon's optimizers is no operator"
-        return original(optimizer, set_to_none)
-
-    def _read_grad(self, original: Any, tensor: Tensor) -> Any:
-        gradient = original(tensor)
-        if tensor.id not in self.sources:
-            self.expected_gradients.setdefault(tensor.id, gradient is not None)
-        return gradient
-
-    def _update_stock(self, original: Any, optimizer: Any, group: Dict[str, Any]) -> Any:
-        self.stock_groups.append((optimizer, group))
-        return original(optimizer, group)
-
-    def _copy(self, original: Any, target: Tensor, source: Tensor) -> Tensor:
-        """``copy_`` bypasses operators: run it as one, so that a replay copies as well."""
-        del original
-        if source._impl is target._impl:
-            return target
-        if source._device != target._device:
-            raise self.refuse("copy_() between devices inside a captured function: do it outside of it.")
-        self.note_read([target, source])
-        self.workspace.run_operator(graphs.operator("Identity", [source.id], [target.id], target._device))
-        return target
-
-    # What runs.
+    # What stands in the place of the methods of the workspace.
 
     def _run_operator(self, original: Any, op_def: Any) -> None:
         if not self.in_this_thread:
@@ -253,36 +182,37 @@ class Recorder:
             )
         serialized = op_def.SerializeAs() if hasattr(op_def, "SerializeAs") else op_def.SerializeToString()
         definition = definitions.parse(serialized)
-        fed = {f"$NAME/{key}" for key, _ in self._feeds}
+        known = {f"$NAME/{key}" for key, _ in self.fed}
         for argument in definition.arg:
             for value in (argument.s, *argument.strings):
-                if value.startswith(b"$NAME/") and value.decode() not in fed:
+                if value.startswith(b"$NAME/") and value.decode() not in known:
                     raise self.refuse(
                         f"{definition.type} of Dragon's native interface is fed an argument, which is not "
                         "recorded inside a captured function: use dragon.vm.torch there."
                     )
         original(op_def)
-        if definition.type in _DATA_SIZED or not self._data_sized.isdisjoint(definition.input):
+        if definition.type in _DATA_SIZED or not self.data_sized.isdisjoint(definition.input):
             made = ((name, self.workspace.get_tensor(name)) for name in definition.output)
-            self._data_sized.update(name for name, tensor in made if tensor is not None and tensor.ndim > 0)
+            self.data_sized.update(name for name, tensor in made if tensor is not None and tensor.ndim > 0)
         self.record(definition)
 
     def record(self, definition: Any) -> None:
         """Append an operator that has run, or that stands for what Python did."""
         if definition.type == "Collective":
             self.eager_reason = "it communicates in a process group"
-        feeds: List[Tuple[str, bytes]] = []
         if definition.name:
             self._names.add(definition.name)
         else:
             definition.name = self.held.create_ours("Op")
-            for key, array in self._feeds:
+            for key, array in self.fed:
                 self.workspace.create_tensor(f"{definition.name}/{key}").FromNumpy(array, True)
-        for key, array in self._feeds:
-            feeds.append((key, array.dtype.str.encode() + repr(array.shape).encode() + array.tobytes()))
         self.held.derive(definition.output)
-        self.held.derive([f"{definition.name}/{key}" for key, _ in self._feeds])
-        self.operators.append(Recorded(definition, tuple(feeds)))
+        self.held.derive([f"{definition.name}/{key}" for key, _ in self.fed])
+        fed = [
+            (key, array.dtype.str.encode() + repr(array.shape).encode() + array.tobytes())
+            for key, array in self.fed
+        ]
+        self.operators.append(Recorded(definition, tuple(fed)))
 
     def _run_backward(
         self, original: Any, op_defs: Any, targets: Any, grad_targets: Any = None, sources: Any = None
@@ -306,7 +236,6 @@ class Recorder:
         for definition in definitions.without_unused(
             [definitions.parse(each) for each in gradients], sources or ()
         ):
-            self._feeds = ()
             self.record(definition)
         self.sources.update(sources or ())
         self.events.append(("backward", tuple(sources or ())))
@@ -353,7 +282,6 @@ class Recorder:
 
     def record_fill(self, array: graphs.HostArray) -> None:
         """Record that Python has filled an array with zeros."""
-        self._feeds = ()
         self.record(
             graphs.operator(
                 "Fill",
@@ -368,62 +296,11 @@ class Recorder:
         )
 
 
+# Operators whose results have a shape that depends on values.
 _DATA_SIZED = {"BooleanMask", "NonZero", "Unique"}
 
 # How a tensor was when a function read it: what decides the operators besides its values.
 state_of_read = attrgetter("_requires_grad", "_impl.dtype", "_impl.dims")
-
-HAS_FORWARD_HOOKS = "a replay would not call the forward hooks of its modules"
-
-# Dragon's optimizers whose operators keep nothing but tensors. Adam's count their steps in the operator.
-_STOCK = (rmsprop.RMSprop, sgd.SGD, sgd.LARS)
-
-_READS = "its value is not known when the function is replayed. Return the tensor, and read it outside."
-_FEEDS = (
-    "the data would be the same in every replay. Make the tensor outside and pass it as an argument, or use "
-    "functions that fill one: torch.zeros, ones, full, arange, rand."
-)
-_MOVES = "a replay does not repeat it. Do it outside."
-_CHANGES = "a replay does not repeat it. Call it outside, between two calls."
-_REFUSED: List[Tuple[Any, str, str]] = [
-    (Tensor, "numpy", _READS),
-    (Tensor, "_from_array", _FEEDS),
-    (Tensor, "cpu", _MOVES),
-    (Tensor, "cuda", _MOVES),
-    (Tensor, "mps", _MOVES),
-    (Module, "load_state_dict", _CHANGES),
-    (Module, "state_dict", _CHANGES),
-    (stock.Optimizer, "__init__", _CHANGES),
-    (stock.Optimizer, "add_param_group", _CHANGES),
-]
-
-
-def refuse_also(owner: Any, *methods: str) -> None:
-    """Refuse methods of a class above this layer while something is recorded."""
-    _REFUSED.extend((owner, method, _CHANGES) for method in methods)
-
-
-def _wrappers() -> Iterator[Wrapper]:
-    yield Wrapper(Function, "forward", Recorder._forward, "static")
-    yield Wrapper(Module, "__call__", Recorder._call_module)
-    yield Wrapper(Module, "training", Recorder._touch_training, "attribute")
-    yield Wrapper(stock.Optimizer, "_update_group", Recorder._update_stock)
-    yield Wrapper(stock.Optimizer, "sum_grad", Recorder._stock_method)
-    yield Wrapper(stock.Optimizer, "step", Recorder._stock_method)
-    yield Wrapper(stock.Optimizer, "zero_grad", Recorder._stock_zero_grad)
-    yield Wrapper(Tensor, "copy_", Recorder._copy)
-    yield Wrapper(Tensor, "grad", Recorder._read_grad, "getter")
-    yield Wrapper(Tensor, "requires_grad", Recorder._set_requires_grad, "setter")
-    yield Wrapper(Tensor, "size", Recorder._read_size)
-    yield Wrapper(Tensor, "numel", Recorder._read_size)
-    for owner, method, remedy in _REFUSED:
-        yield Wrapper(owner, method, functools.partial(Recorder._refuse, remedy=remedy))
-
-
-def _wrappers_of(methods: Iterable[Tuple[Any, str]]) -> Iterator[Wrapper]:
-    for owner, name in methods:
-        what = f"{name}() of {owner.__name__}"
-        yield Wrapper(owner, name, functools.partial(Recorder._call_overridden, what=what))
 
 
 def active(workspace: Workspace) -> Optional[Recorder]:

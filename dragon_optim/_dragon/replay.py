@@ -44,7 +44,7 @@ def _is_ours(home: Workspace, tensor: Tensor) -> bool:
     return True
 
 
-_NEW: Dict[str, Any] = vars(Tensor(device=Device("cpu")))
+_NEW: Dict[str, Any] = vars(Tensor(device=Device("cpu")))  # the attributes that the constructor sets
 
 
 def own_copy(home: Workspace, tensor: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def add_outputs(recorder: Recorder, tensors: Sequence[Tensor], level: int) -> Li
 
 def keeps_tensors(recorder: Recorder, outputs: Sequence[Tensor]) -> bool:
     """Whether somebody holds a tensor that was made while it was recorded, or one of the arguments."""
-    if recorder.held.kept_tensors(outputs):
+    if recorder.held.keeps_tensors(outputs):
         return True
     feeds = recorder.feeds
     ours = {id(each): each for each in (*feeds, *outputs, *(each for each, _ in recorder.read.values()))}
@@ -205,7 +205,7 @@ def digest(recorder: Recorder, outputs: Sequence[Tensor]) -> bytes:
         for argument in operator.arg:
             if argument.name == "name":  # of the forward operator
                 argument.s = place(argument.s.decode()).encode()
-        for part in (operator.SerializeToString(deterministic=True), repr(recorded.feeds).encode()):
+        for part in (operator.SerializeToString(deterministic=True), repr(recorded.fed).encode()):
             result.update(len(part).to_bytes(8, "little") + part)
     result.update(repr([place(output.id) for output in outputs]).encode())
     return result.digest()

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional
 
 from dragon.vm.torch.core.optim.optimizer import Optimizer
 
-from dragon_optim._dragon import hooks
+from dragon_optim._dragon import wrapping
 from dragon_optim._dragon.workspace import Workspace
 
 _LIVING = "_dragon_optim_living"  # attribute of the class: this module may be imported anew
@@ -79,9 +79,9 @@ def install() -> None:
     ``zero_grad(set_to_none=True)``, ours as well as theirs, leaves an empty tensor; at that the next stock
     ``zero_grad()`` or ``sum_grad()`` would end the process. Their steps are counted: schedulers ask for it.
     """
-    hooks.install(Optimizer, "_get_grad", _get_grad_with_data, static=True)
-    hooks.install(Optimizer, "step", _step_counted)
-    if hooks.install(Optimizer, "__init__", _init_noted):
+    wrapping.install(Optimizer, "_get_grad", _get_grad_with_data, static=True)
+    wrapping.install(Optimizer, "step", _step_counted)
+    if wrapping.install(Optimizer, "__init__", _init_noted):
         setattr(Optimizer, _LIVING, weakref.WeakValueDictionary())
         for each in gc.get_objects():  # those that there are already
             if issubclass(type(each), Optimizer):

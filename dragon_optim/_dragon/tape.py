@@ -12,7 +12,7 @@ from typing import Any, Dict, Sequence
 import numpy
 from dragon.core.framework import tapes
 
-from dragon_optim._dragon import hooks
+from dragon_optim._dragon import wrapping
 from dragon_optim._dragon.workspace import Workspace
 
 
@@ -42,7 +42,7 @@ def passes(workspace: Workspace) -> int:
     return _record(workspace).passes
 
 
-def moves(workspace: Workspace) -> _Record:
+def move_counter(workspace: Workspace) -> _Record:
     """What counts, in its attribute `moves`, how often a parameter has become another tensor."""
     return _record(workspace)
 
@@ -104,4 +104,4 @@ def _recorded_run_backward(
 
 def install() -> None:
     """Record from now on, in every workspace."""
-    hooks.install(Workspace, "run_backward", _recorded_run_backward)
+    wrapping.install(Workspace, "run_backward", _recorded_run_backward)

@@ -30,6 +30,19 @@ def place(tensor: Tensor) -> Tuple[str, int]:
     return found
 
 
+_device = attrgetter("_device")
+
+
+def devices(tensors: Sequence[Tensor]) -> List[Any]:
+    """The device of each, as an object that another one replaces when the tensor is moved."""
+    return list(map(_device, tensors))
+
+
+def move_with(tensor: Tensor, other: Tensor) -> None:
+    """Say that a tensor is on the device of another one. Its memory follows at its next use there."""
+    tensor._device = other.device
+
+
 def name(tensor: Tensor) -> str:
     """The name of the memory behind a tensor, as graphs and tapes know it."""
     return tensor._impl.name
@@ -84,7 +97,18 @@ def have_data(workspace: Workspace, names: Sequence[str]) -> List[bool]:
 
 def array(tensor: Tensor) -> numpy.ndarray:
     """A copy of the values of a tensor that has data."""
-    return numpy.array(tensor._impl.ToNumpy())
+    return view(tensor) if _is_far(tensor) else numpy.array(tensor._impl.ToNumpy())
+
+
+def view(tensor: Tensor) -> numpy.ndarray:
+    """The values of a tensor that has data: of one in main memory a view, of another one a copy."""
+    # A view would leave a copy of the tensor in main memory for as long as it lives.
+    return tensor._impl.ToNumpy(_is_far(tensor))
+
+
+def _is_far(tensor: Tensor) -> bool:
+    # Dragon's own copy of a tensor without elements writes beyond the array.
+    return tensor._device._type != "cpu" and 0 not in tensor._impl.dims
 
 
 def array_named(workspace: Workspace, name: str) -> numpy.ndarray:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The file format of ``torch.save``: a zip archive of a pickle and of raw storages.
 
-Both ways: ``layout`` (records of a zip), ``opcodes``, ``dtypes``, ``nesting`` (how deep, which keys).
+Both ways: ``layout`` (of a zip), ``opcodes``, ``dtypes``, ``errors``, ``nesting`` (how deep, which keys).
 Saving: ``pickle_writer`` and its ``sources``, ``archive_writer``, ``saving``, ``replacing`` (of a file).
 Loading: ``foreign`` (other formats), ``archive`` and ``headers``, ``pickle_reader`` with its ``names``,
 ``limits`` (of memory), ``stored`` (a tensor's place in a storage), ``contents`` (what was built),

@@ -2,12 +2,12 @@
 """What a pickle has built: which tensors are in it and where, and putting Dragon's in their places."""
 
 import collections
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Optional
 
 from dragon_optim._torch_file import limits
 from dragon_optim._torch_file.errors import CheckpointError, shown
 from dragon_optim._torch_file.names import is_dtype
-from dragon_optim._torch_file.nesting import Walk
+from dragon_optim._torch_file.nesting import Walk, go_through
 from dragon_optim._torch_file.stored import Name, Storage, StoredTensor
 
 _CONTAINERS = (dict, collections.OrderedDict, list, tuple)
@@ -26,20 +26,13 @@ class Contents:
         self._replaced: Dict[int, Any] = {}  # by the identity of what goes
         self._root = [root]  # in a list, so that it can be replaced, too
         self._walk = Walk("checkpoint", CheckpointError)
-        self._collect(root)
+        go_through(root, self._collect)
 
-    def _collect(self, root: Any) -> None:
-        open_containers: List[Iterator[Any]] = [iter([root])]
-        while open_containers:
-            try:
-                value = next(open_containers[-1])
-            except StopIteration:
-                open_containers.pop()
-                continue
-            if type(value) in _CONTAINERS:
-                open_containers.append(self._values(value))
-            else:
-                self._leaf(value)
+    def _collect(self, value: Any) -> Optional[Iterator[Any]]:
+        if type(value) in _CONTAINERS:
+            return self._values(value)
+        self._leaf(value)
+        return None
 
     def _values(self, container: Any) -> Iterator[Any]:
         if not self._walk.enter(container):

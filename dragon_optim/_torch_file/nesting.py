@@ -5,12 +5,29 @@ Nothing here recurses. What is deeper than `MAX_DEPTH`, or contains itself, is r
 when it is loaded: code that walks the result by recursion would end in a RecursionError, or never.
 """
 
-from typing import Any, Dict, List, Optional, Type
+from typing import Any, Callable, Dict, Iterator, List, Optional, Type
 
 MAX_DEPTH = 500
 MAX_SPARSE_KEYS = 1 << 14
 _PLACE_LENGTH = 200
 KEY_TYPES = (str, int, float, bool, type(None))
+
+
+def go_through(root: Any, values_of: Callable[[Any], Optional[Iterator[Any]]]) -> None:
+    """Call `values_of` with a value, and with all that stands in it, depth first.
+
+    It returns the values of a container, which may come from a generator that works in between; None for
+    anything else.
+    """
+    open_containers: List[Iterator[Any]] = [iter([root])]
+    while open_containers:
+        for value in open_containers[-1]:
+            values = values_of(value)
+            if values is not None:
+                open_containers.append(values)
+                break
+        else:
+            open_containers.pop()
 
 
 class _Level:

@@ -8,14 +8,14 @@ interpreter has interned; containers and tensors once by their identity.
 import collections
 import struct
 from collections.abc import Mapping
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy
 from dragon.vm import torch
 
 from dragon_optim._torch_file import opcodes as op
 from dragon_optim._torch_file.errors import shown
-from dragon_optim._torch_file.nesting import KEY_TYPES, Keys, Walk
+from dragon_optim._torch_file.nesting import KEY_TYPES, Keys, Walk, go_through
 from dragon_optim._torch_file.sources import Source, is_source
 
 _REBUILD_TENSOR = ("torch._utils", "_rebuild_tensor_v2")
@@ -38,25 +38,17 @@ class PickleWriter:
         self._by_value: Dict[Tuple[type, Any], int] = {}
         self._keys: Dict[int, int] = {}  # identity of the memory -> number of its storage
         self._walk = Walk("obj", ValueError)
-        self._write(root)
+        self._out += op.PROTO + b"\x02"
+        go_through(root, self._write)
+        self._out += op.STOP
 
     def pickle(self) -> bytes:
         """Return the pickle."""
         return bytes(self._out)
 
-    def _write(self, root: Any) -> None:
-        # Each container is a generator that writes itself and asks for its values: a stack, not a recursion.
-        self._out += op.PROTO + b"\x02"
-        open_containers: List[Values] = [iter([root])]
-        while open_containers:
-            try:
-                value = next(open_containers[-1])
-            except StopIteration:
-                open_containers.pop()
-                continue
-            if not self._write_leaf(value):
-                open_containers.append(self._container(value))
-        self._out += op.STOP
+    def _write(self, value: Any) -> Optional[Values]:
+        # A container is a generator that writes itself and asks for its values.
+        return None if self._write_leaf(value) else self._container(value)
 
     # Leaves
 

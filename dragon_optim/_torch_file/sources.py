@@ -85,7 +85,7 @@ class Source:
             array = self._value
         else:
             workspace.check_readable(self._value, self._path)
-            array = self._value.numpy()
+            array = tensors.view(self._value)
         if array.shape != self.shape or array.dtype.name != self.dtype.name:
             raise RuntimeError(f"{self._path} has changed its shape or dtype while it was saved.")
         return array

@@ -26,7 +26,9 @@ class CheckOp final : public SegmentedOp<Context> {
     this->CheckEdges();
     CheckHyper();
     if (is_rmsprop_) CheckStates();
-    this->CheckSegments(absent_);
+    const int64_t scratch = is_rmsprop_ ? Scratch() : 0;
+    this->CheckSegments(absent_, scratch > scratch_ ? scratch : 0);
+    scratch_ = std::max(scratch_, scratch);
   }
 
  private:
@@ -62,10 +64,25 @@ class CheckOp final : public SegmentedOp<Context> {
     }
   }
 
+  // What the updates need for the norms of gradients. They keep what they have.
+  int64_t Scratch() {
+    int64_t bytes = 0;
+    for (const auto& segment : this->segments_) {
+      if (!(this->Hyper()[segment.group * kNumHyperFields + kClipNorm] > 0)) continue;
+      for (int64_t i = 0; i < segment.size; ++i) {
+        if (absent_ || this->TakesPart(this->Mask(), segment, i)) {
+          bytes += this->device_.NormScratch(Numel(*this->Param(segment, i)));
+        }
+      }
+    }
+    return bytes;
+  }
+
   bool absent_;                                   // also look at parameters without a gradient
   bool is_rmsprop_;                               // the updates behind it are DragonOptimRMSprop
   std::vector<std::vector<std::string>> states_;  // then: those of each segment
   bool all_states_ = true;
+  int64_t scratch_ = 0;  // as much as there was once
 };
 
 DRAGON_OPTIM_OPERATOR(Check, CheckOp)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
 // What the operators have done on the device that they run on. Every operator has a Device of its own; on a GPU the
-// work is left to the stream of the operator's context, and only Download waits for it.
+// work is left to the stream of the operator's context, and only Upload and Download wait for it.
 
 #ifndef DRAGON_OPTIM_CSRC_DEVICE_H_
 #define DRAGON_OPTIM_CSRC_DEVICE_H_
@@ -29,6 +29,15 @@ class Device<dragon::CPUContext> {
 
   // Throws std::bad_alloc if `bytes` cannot be had now. Dragon's allocator would end the process instead.
   static void ProbeMemory(int64_t bytes) { dragon_optim::ProbeMemory(bytes); }
+
+  // What new memory of this size takes of that of the device.
+  static int64_t Footprint(int64_t bytes) { return bytes; }
+
+  // What the memory of a tensor, which has some, will take of the device when it is used there: 0 where it is already.
+  static int64_t BytesToCome(Tensor*) { return 0; }
+
+  // What the norm of a gradient of so many elements needs of the device.
+  static int64_t NormScratch(int64_t) { return 0; }
 
   static void Update(DType dtype, DType grad_dtype, const RMSpropOptions& options,
                      const std::vector<RMSpropTensor>& tensors) {

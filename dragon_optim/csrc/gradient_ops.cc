@@ -68,7 +68,8 @@ class AccumulateOp final : public dragon::Operator<Context> {
            Sum(i)->dims() == Grad(i)->dims();
   }
 
-  // Throws unless the gradient fits its parameter and the sum it joins. Returns the bytes that the sum still needs.
+  // Throws unless the gradient fits its parameter and the sum it joins. Returns the bytes that both still need on the
+  // device.
   int64_t Check(size_t i, bool begun) {
     DType dtype, param_dtype;
     const bool fits = FloatingDType(Grad(i), &dtype) && FloatingDType(Param(i), &param_dtype) && dtype == param_dtype &&
@@ -78,7 +79,8 @@ class AccumulateOp final : public dragon::Operator<Context> {
                                   Describe(Param(i)) + (begun ? " and its sum " + Describe(Sum(i)) : "") +
                                   "; nothing was summed");
     }
-    return SumFits(i, dtype) ? 0 : Numel(*Grad(i)) * ItemSize(ArithmeticDType(dtype));
+    const int64_t bytes = Numel(*Grad(i)) * ItemSize(ArithmeticDType(dtype));
+    return device_.BytesToCome(Grad(i)) + (SumFits(i, dtype) ? device_.BytesToCome(Sum(i)) : device_.Footprint(bytes));
   }
 
   void Add(DType dtype, const int64_t* fresh, const int64_t* summed) {

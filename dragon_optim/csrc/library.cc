@@ -51,6 +51,7 @@ const Entry kEntries[] = {
     {"DragonOptimAccumulate", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Accumulate)},
     {"DragonOptimZeroGrad", Kind::kInPlace, DRAGON_OPTIM_CREATORS(ZeroGrad)},
     {"DragonOptimPack", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Pack)},
+    {"DragonOptimPresent", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Present)},
     {"DragonOptimUnpack", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Unpack)},
 };
 

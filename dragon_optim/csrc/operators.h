@@ -20,6 +20,7 @@ struct Operators {
   static dragon::OperatorBase* Accumulate(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* ZeroGrad(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* Pack(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* Present(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* Unpack(const dragon::OperatorDef& def, dragon::Workspace* ws);
 };
 

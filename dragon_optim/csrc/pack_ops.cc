@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
 // DragonOptimPack and DragonOptimUnpack: gradients into one buffer and back, so that a process group needs one
-// collective.
+// collective. DragonOptimPresent: which of them some rank had.
 //
 // The buffer holds a flag for each tensor of the layout (1 where this rank has it), then the tensors one after another,
 // zeros for those that this rank lacks. After a mean over the ranks a flag above 0 says that some rank had the
@@ -50,8 +50,8 @@ struct Layout {
 
   // The flags as they lie at the front of the buffer, in main memory.
   size_t FlagBytes() const { return sizes.size() * static_cast<size_t>(ItemSize(dtype)); }
-  bool Flag(void* flags, size_t i) const {
-    const char* flag = At(flags, indices[i]);
+  bool Flag(void* flags, size_t place) const {
+    const char* flag = At(flags, static_cast<int64_t>(place));
     return dtype == DType::kFloat32 ? *reinterpret_cast<const float*>(flag) > 0
                                     : *reinterpret_cast<const double*>(flag) > 0;
   }
@@ -62,6 +62,15 @@ struct Layout {
     } else {
       *reinterpret_cast<double*>(flag) = 1;
     }
+  }
+
+  // Whether these are the buffer of this layout, and room for what PresentOp finds in it.
+  bool Fits(dragon::Tensor* buffer) const {
+    DType found;
+    return HasData(*buffer) && FloatingDType(buffer, &found) && found == dtype && Numel(*buffer) == total;
+  }
+  bool FitsPresent(dragon::Tensor* present) const {
+    return HasData(*present) && IsInt64(present) && Numel(*present) >= static_cast<int64_t>(sizes.size());
   }
 
   DType dtype;
@@ -117,11 +126,7 @@ class PackOp final : public dragon::Operator<Context> {
 
   void* Buffer() {
     Tensor* buffer = this->outputs_[0];
-    DType dtype;
-    if (HasData(*buffer) && FloatingDType(buffer, &dtype) && dtype == layout_.dtype &&
-        Numel(*buffer) == layout_.total) {
-      return MutableData<Context>(buffer);
-    }
+    if (layout_.Fits(buffer)) return MutableData<Context>(buffer);
     device_.ProbeMemory(layout_.total * ItemSize(layout_.dtype));
     buffer->Reshape({layout_.total});
     SetDType(buffer, layout_.dtype);
@@ -135,7 +140,32 @@ class PackOp final : public dragon::Operator<Context> {
   std::vector<AccumulateTensor> copies_;  // sums that begin: a list of them is copied at once
 };
 
-// inputs   buffer, param...
+// inputs   buffer
+// outputs  present  int64 (layout), in main memory: 1 where some rank had the gradient
+template <class Context>
+class PresentOp final : public dragon::Operator<Context> {
+ public:
+  PresentOp(const dragon::OperatorDef& def, dragon::Workspace* ws)
+      : dragon::Operator<Context>(def, ws), layout_(def), device_(this->ctx()) {}
+
+  void RunOnDevice() override {
+    if (this->inputs_.size() != 1 || this->outputs_.size() != 1 || !layout_.Fits(this->inputs_[0]) ||
+        !layout_.FitsPresent(this->outputs_[0])) {
+      throw std::invalid_argument("DragonOptimPresent: the edges do not fit the arguments");
+    }
+    flags_.resize(layout_.FlagBytes());
+    device_.Download(flags_.data(), MutableData<Context>(this->inputs_[0]), flags_.size());
+    auto* present = static_cast<int64_t*>(MutableData<dragon::CPUContext>(this->outputs_[0]));
+    for (size_t i = 0; i < layout_.sizes.size(); ++i) present[i] = layout_.Flag(flags_.data(), i);
+  }
+
+ private:
+  Layout layout_;
+  Device<Context> device_;
+  std::vector<char> flags_;
+};
+
+// inputs   present, buffer, param...
 // outputs  grad...  gradients, or sums: the mean where some rank had one, untouched where none had
 template <class Context>
 class UnpackOp final : public dragon::Operator<Context> {
@@ -145,29 +175,28 @@ class UnpackOp final : public dragon::Operator<Context> {
 
   void RunOnDevice() override {
     const size_t size = layout_.indices.size();
-    DType dtype;
-    Tensor* source = this->inputs_.empty() ? nullptr : this->inputs_[0];
-    if (this->inputs_.size() != 1 + size || this->outputs_.size() != size || !HasData(*source) ||
-        !FloatingDType(source, &dtype) || dtype != layout_.dtype || Numel(*source) != layout_.total) {
+    if (this->inputs_.size() != 2 + size || this->outputs_.size() != size || !layout_.FitsPresent(this->inputs_[0]) ||
+        !layout_.Fits(this->inputs_[1])) {
       throw std::invalid_argument("DragonOptimUnpack: the edges do not fit the arguments");
     }
     CheckParams();
-    void* buffer = MutableData<Context>(source);
-    flags_.resize(layout_.FlagBytes());
-    device_.Download(flags_.data(), buffer, flags_.size());
+    const auto* present = static_cast<const int64_t*>(Data<dragon::CPUContext>(this->inputs_[0]));
+    void* buffer = MutableData<Context>(this->inputs_[1]);
     copies_.clear();
     for (size_t i = 0; i < size; ++i) {
-      if (!layout_.Flag(flags_.data(), i)) continue;
-      void* data = Memory(this->outputs_[i], *this->inputs_[1 + i]);
+      if (present[layout_.indices[i]] == 0) continue;
+      void* data = Memory(this->outputs_[i], Param(i));
       copies_.push_back({layout_.Size(i), layout_.Tensor(buffer, i), data, 1});
     }
     device_.Accumulate(layout_.dtype, copies_);
   }
 
  private:
+  const Tensor& Param(size_t i) { return *this->inputs_[2 + i]; }
+
   void CheckParams() {
     for (size_t i = 0; i < layout_.indices.size(); ++i) {
-      if (Numel(*this->inputs_[1 + i]) == layout_.Size(i)) continue;
+      if (Numel(Param(i)) == layout_.Size(i)) continue;
       throw std::invalid_argument("DragonOptimUnpack: a parameter changed its shape");
     }
   }
@@ -181,11 +210,11 @@ class UnpackOp final : public dragon::Operator<Context> {
 
   Layout layout_;
   Device<Context> device_;
-  std::vector<char> flags_;
   std::vector<AccumulateTensor> copies_;
 };
 
 DRAGON_OPTIM_OPERATOR(Pack, PackOp)
+DRAGON_OPTIM_OPERATOR(Present, PresentOp)
 DRAGON_OPTIM_OPERATOR(Unpack, UnpackOp)
 
 }  // namespace dragon_optim

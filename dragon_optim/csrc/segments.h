@@ -101,16 +101,20 @@ class SegmentedOp : public dragon::Operator<Context> {
   }
 
   // Throws if something is wrong with a parameter that takes part, its gradient or its states; or, with `absent` too,
-  // with the states of one whose gradient another rank of a process group may have. Writes nothing.
-  void CheckSegments(bool absent = false) {
+  // with the states of one whose gradient another rank of a process group may have. Writes nothing. `missing_bytes` are
+  // needed on the device beside what is found here.
+  void CheckSegments(bool absent = false, int64_t missing_bytes = 0) {
     const int64_t* mask = Mask();
-    int64_t missing_bytes = 0;
     for (const auto& segment : segments_) {
       for (int64_t i = 0; i < segment.size; ++i) {
         const bool takes_part = TakesPart(mask, segment, i);
         if (!takes_part && !absent) continue;
         CheckParam(segment, i);
-        if (takes_part) CheckGrad(segment, i);
+        missing_bytes += device_.BytesToCome(Param(segment, i));
+        if (takes_part) {
+          CheckGrad(segment, i);
+          missing_bytes += device_.BytesToCome(Grad(segment, i));
+        }
         for (int64_t state = 0; state < segment.num_states; ++state) missing_bytes += CheckState(segment, state, i);
       }
     }
@@ -159,15 +163,15 @@ class SegmentedOp : public dragon::Operator<Context> {
                                 "Nothing was changed");
   }
 
-  // The bytes that the state still needs.
+  // The bytes that the state still needs on the device.
   int64_t CheckState(const Segment& segment, int64_t state, int64_t i) {
     auto* tensor = State(segment, state, i);
     auto* param = Param(segment, i);
     const DType arithmetic = ArithmeticDType(segment.dtype);
-    if (!HasData(*tensor)) return Numel(*param) * ItemSize(arithmetic);
+    if (!HasData(*tensor)) return device_.Footprint(Numel(*param) * ItemSize(arithmetic));
     DType dtype;
     const bool fits = FloatingDType(tensor, &dtype) && dtype == arithmetic;
-    if (fits && tensor->dims() == param->dims()) return 0;
+    if (fits && tensor->dims() == param->dims()) return device_.BytesToCome(tensor);
     throw std::invalid_argument("a state of " + Name(segment, i) + " is " + Describe(tensor) +
                                 ", but the parameter is " + Describe(param) +
                                 "; clear it by `del optimizer.state[parameter]`. Nothing was changed");

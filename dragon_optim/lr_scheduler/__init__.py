@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Learning-rate schedules: PyTorch's classes, with the same arguments and the same numbers."""
+"""Learning-rate schedules: PyTorch's classes, with the same arguments and the same numbers.
+
+``base`` is the life of a step, and what is saved. ``rates`` reads and writes the groups, all of them or none,
+``arguments`` and ``loading`` check what users and state dicts give, ``order`` knows whether the optimizer has
+stepped. The schedules: ``factors`` of the user's functions, ``decays`` at certain epochs, ``ramps`` for some
+epochs, ``cosine``, ``cyclic``, ``one_cycle``, ``plateau``, and ``combined`` of other schedules.
+"""
 
 from dragon_optim.lr_scheduler.base import LRScheduler, _LRScheduler
 from dragon_optim.lr_scheduler.combined import ChainedScheduler, SequentialLR

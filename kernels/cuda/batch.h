@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/launch.h"
 #include "kernels/variant.h"
 
 namespace dragon_optim {
@@ -65,7 +66,7 @@ void FillBatch(const typename AnyBatch::Item* tensors, int64_t count, int64_t ch
 template <typename Tensor, typename Launch>
 void ForEachBatch(const Tensor* tensors, int64_t count, int64_t chunk_size, const Launch& launch) {
   for (int64_t begin = 0; begin < count;) {
-    if (count - begin <= FewBatch<Tensor>::kCapacity) {
+    if (count - begin <= FewBatch<Tensor>::kCapacity || !TakesLongArguments()) {
       FewBatch<Tensor> batch;
       FillBatch(tensors + begin, count - begin, chunk_size, batch);
       launch(batch, begin);

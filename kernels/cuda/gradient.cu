@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "kernels/cpu/float_mode.h"
 #include "kernels/cuda/access.cuh"
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/checks.h"
@@ -131,6 +132,7 @@ void Fill(DType dtype, void* data, int64_t size, double value, cudaStream_t stre
   CheckSize(size, kNoTensor);
   if (size == 0) return;
   CheckArray(data, ItemSize(dtype), "data");
+  const ScopedIeeeFloatMode float_mode;
   dtype == DType::kFloat32 ? LaunchFill<float>(data, size, value, stream)
                            : LaunchFill<double>(data, size, value, stream);
 }

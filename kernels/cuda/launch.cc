@@ -21,10 +21,20 @@ int Attribute(cudaDeviceAttr attribute, int device) {
 
 void Check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
-  const std::string text =
+  std::string text =
       std::string("CUDA error at ") + what + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")";
+  if (status == cudaErrorNoKernelImageForDevice) {
+    text += "; the kernels are compiled for " DRAGON_OPTIM_CUDA_ARCHITECTURES
+            ": build them with DRAGON_OPTIM_CUDA_ARCHS set to this card's";
+  }
   cudaGetLastError();
   throw CudaError(text);
+}
+
+bool TakesLongArguments() {
+  int version = 0;
+  Check(cudaDriverGetVersion(&version), "asking the driver");
+  return version >= 12010;
 }
 
 int GridSize(int64_t blocks, int threads) {

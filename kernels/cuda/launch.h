@@ -21,6 +21,10 @@ class CudaError : public std::runtime_error {
 // Throws CudaError, and then takes the error back from the runtime: the next one to ask must not think it is his.
 void Check(cudaError_t status, const char* what);
 
+// Whether the driver takes more than 4096 bytes of launch arguments: since CUDA 12.1. An older one may run what a newer
+// toolkit has built.
+bool TakesLongArguments();
+
 // How many blocks of `threads` threads to launch for `blocks` blocks' work; the kernel loops over the rest. Several
 // times what the current device can hold at once, so that blocks that are done early make room for others.
 int GridSize(int64_t blocks, int threads);

@@ -18,22 +18,18 @@ enum Number { kLr, kAlpha, kEps, kWeightDecay, kMomentum, kGradScale, kClipNorm,
 
 static_assert(offsetof(RMSpropOptions, clip_value) == kClipValue * sizeof(double), "in the order of the enumeration");
 
-// `numbers`, where it is not null, are the doubles of RMSpropOptions, in its order.
-__device__ __forceinline__ RMSpropOptions CurrentOptions(const RMSpropOptions& given, const double* numbers,
-                                                         const UpdateParts& parts) {
-  RMSpropOptions options = given;
-  if (numbers != nullptr) {
-    options.lr = numbers[kLr];
-    options.alpha = numbers[kAlpha];
-    options.eps = numbers[kEps];
-    options.weight_decay = numbers[kWeightDecay];
-    options.momentum = numbers[kMomentum];
-    options.grad_scale = numbers[kGradScale];
-    options.clip_norm = numbers[kClipNorm];
-    options.clip_value = numbers[kClipValue];
-  }
-  if (!parts.momentum) options.momentum = 0;
-  if (!parts.clip_norm) options.clip_norm = 0;
+// The options of a call whose numbers lie in device memory.
+__device__ __forceinline__ RMSpropOptions CurrentOptions(const UpdateSettings& settings) {
+  const double* numbers = settings.numbers;
+  RMSpropOptions options = settings.options;
+  options.lr = numbers[kLr];
+  options.alpha = numbers[kAlpha];
+  options.eps = numbers[kEps];
+  options.weight_decay = numbers[kWeightDecay];
+  options.momentum = settings.parts.momentum ? numbers[kMomentum] : 0;
+  options.grad_scale = numbers[kGradScale];
+  options.clip_norm = settings.parts.clip_norm ? numbers[kClipNorm] : 0;
+  options.clip_value = numbers[kClipValue];
   return options;
 }
 

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "kernels/cpu/float_mode.h"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/norms.h"
 #include "kernels/cuda/update.h"
@@ -74,6 +75,7 @@ int64_t RMSpropWorkspace(const RMSpropOptions& options, const RMSpropTensor* ten
 void RMSpropUpdate(DType dtype, DType grad_dtype, const RMSpropOptions& options, const DeviceInputs& inputs,
                    const RMSpropTensor* tensors, int64_t count, const Workspace& workspace, cudaStream_t stream) {
   thread_local std::vector<Gradient> gradients;  // lives from call to call, to be allocated once
+  const ScopedIeeeFloatMode float_mode;          // for the constants, which the host rounds
   const UpdateLauncher launch = Launcher(dtype, grad_dtype);
   const bool has_momentum = inputs.numbers == nullptr ? options.momentum > 0 : HaveMomentumBuffers(tensors, count);
   const bool clips_norm = ClipsNorm(options);

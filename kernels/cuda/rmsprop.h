@@ -3,10 +3,11 @@
 // RMSpropUpdate on a GPU.
 //
 // All functions of this folder launch on the caller's stream, on the current device, and return: they wait for nothing,
-// allocate no device memory and copy none, so that they can be captured in a CUDA graph (after one call outside of it,
-// which loads the kernels). The lists of tensors are read before they return; arrays are in device memory. The bits are
-// those of the CPU, whatever the alignment, the list and the device. Wrong arguments throw std::invalid_argument before
-// anything is launched; a failed launch throws CudaError.
+// allocate no device memory and copy none, so that they can be captured in a CUDA graph (after such a call outside of
+// it, of the same dtypes, options and number of tensors, which loads the kernels). The lists of tensors are read before
+// they return; arrays are in device memory. The bits are those of the CPU, whatever the alignment, the list and the
+// device. Wrong arguments throw std::invalid_argument before anything is launched; a failed launch throws CudaError,
+// and where a long list takes several, those before it have been done.
 
 #ifndef DRAGON_OPTIM_KERNELS_CUDA_RMSPROP_H_
 #define DRAGON_OPTIM_KERNELS_CUDA_RMSPROP_H_

@@ -91,6 +91,8 @@ class BuildNative(build_ext):
         compiler, dragon = find_compiler(), find_dragon()
         # Not self.build_temp: an editable install gets a new one each time, and would compile all again.
         build_dir = ROOT / "build" / "native"
+        nvcc = cuda.find_nvcc() if dragon.has_cuda else None
+        toolkit = cuda.toolkit_for(dragon, nvcc)
         target = self._target_dir()
         target.mkdir(parents=True, exist_ok=True)
         info = target / BUILD_INFO
@@ -98,8 +100,10 @@ class BuildNative(build_ext):
         info.unlink(missing_ok=True)
         kernels = libraries.kernels(ROOT, compiler.machine)
         install(build_library(kernels, compiler, ROOT, build_dir, log), target)
-        nvcc = cuda.find_nvcc() if dragon.has_cuda else None
-        parts = cuda.parts_for(dragon, nvcc, ROOT, build_dir, log)
+        parts = None
+        if nvcc and toolkit:
+            shared = cuda.shares_runtime(dragon, nvcc)
+            parts = cuda.parts(nvcc, toolkit, ROOT, build_dir, log, shared_runtime=shared)
         operators = libraries.operators(ROOT, dragon, build_dir, cuda=parts)
         install(build_library(operators, compiler, ROOT, build_dir, log), target)
         info.write_text(json.dumps(build_info(dragon, compiler, nvcc), indent=2) + "\n", encoding="utf-8")

@@ -19,6 +19,10 @@ CUDA_KERNELS = "dragon_optim_cuda"
 USUAL_PLACE = Path("/usr/local/cuda/bin/nvcc")
 ARCHS = "DRAGON_OPTIM_CUDA_ARCHS"
 
+# Whose launch arguments a kernel can index without a copy of its own (__grid_constant__).
+OLDEST_RELEASE = (11, 7)
+OLDEST_ARCHITECTURE = 70
+
 # Those of the cards that people have; of each only what the toolkit still, or already, knows.
 USUAL_ARCHITECTURES = (70, 75, 80, 86, 89, 90)
 
@@ -86,16 +90,20 @@ def find_nvcc(environ: Optional[Mapping[str, str]] = None, usual_place: Path = U
 
 def chosen_architectures(nvcc: Nvcc, environ: Optional[Mapping[str, str]] = None) -> Tuple[int, ...]:
     """Return the architectures of `DRAGON_OPTIM_CUDA_ARCHS`, such as `80;90`, else the usual ones."""
+    if tuple(map(int, nvcc.version.split("."))) < OLDEST_RELEASE:
+        oldest = ".".join(map(str, OLDEST_RELEASE))
+        raise BuildError(f"nvcc {nvcc.version} is too old: install CUDA {oldest} or later, or set CUDACXX")
     environ = os.environ if environ is None else environ
     text = environ.get(ARCHS, "")
     words = [word for word in re.split(r"[\s,;]+", text) if word]
     if not words:
         return tuple(number for number in USUAL_ARCHITECTURES if number in nvcc.architectures)
-    known = ", ".join(map(str, nvcc.architectures))
+    known = [number for number in nvcc.architectures if number >= OLDEST_ARCHITECTURE]
     for word in words:
-        if not word.isdigit() or int(word) not in nvcc.architectures:
+        if not word.isdigit() or int(word) not in known:
             raise BuildError(
-                f"{ARCHS}={text}: {word} is no architecture of nvcc {nvcc.version} (it has {known})"
+                f"{ARCHS}={text}: {word} is no architecture of nvcc {nvcc.version} that the kernels can be "
+                f"compiled for (need some of {', '.join(map(str, known))})"
             )
     return tuple(sorted({int(word) for word in words}))
 
@@ -150,10 +158,8 @@ def parts(
     )
 
 
-def parts_for(
-    dragon: Dragon, nvcc: Optional[Nvcc], root: Path, build_dir: Path, log: Log
-) -> Optional[CudaParts]:
-    """Return the `parts` for a Dragon with CUDA, and None for one without."""
+def toolkit_for(dragon: Dragon, nvcc: Optional[Nvcc]) -> Optional[Toolkit]:
+    """Return the toolkit for a Dragon with CUDA, None for one without. Raise if something is missing."""
     if not dragon.has_cuda:
         return None
     if nvcc is None:
@@ -161,6 +167,7 @@ def parts_for(
             f"Dragon at {dragon.home} was built with CUDA, and its operators need nvcc: install CUDA's "
             "toolkit, or set CUDACXX"
         )
+    chosen_architectures(nvcc)
     found = toolkit(nvcc)
     missing = found.lacks()
     if missing:
@@ -168,7 +175,12 @@ def parts_for(
             f"CUDA's toolkit in {found.include_dirs[0]} lacks {' and '.join(missing)}, which Dragon's "
             "headers include: install the rest of the toolkit, or name the folders of these headers in CPATH"
         )
-    return parts(nvcc, found, root, build_dir, log, shared_runtime=dragon.shares_cuda_runtime)
+    return found
+
+
+def shares_runtime(dragon: Dragon, nvcc: Nvcc) -> bool:
+    """Whether our operators can take CUDA's runtime from where Dragon has it: that of the same release."""
+    return dragon.shared_cuda_runtime == nvcc.version.split(".")[0]
 
 
 def _ask(command: Sequence[str], *options: str) -> str:

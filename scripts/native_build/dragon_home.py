@@ -19,7 +19,7 @@ LIBRARY = Path("lib", "libdragon.so")
 INSTALL = "pip install seeta-dragon==0.3.0"
 # In libdragon.so: what only a build with CUDA defines; what it needs where it shares CUDA's runtime.
 CUDA_SYMBOL = b"_ZN6dragon11CUDAContext7objectsEv"
-SHARED_RUNTIME = b"libcudart.so"
+SHARED_RUNTIME = rb"libcudart\.so\.(\d+)"
 
 
 class Dragon(NamedTuple):
@@ -42,19 +42,20 @@ class Dragon(NamedTuple):
     @property
     def has_cuda(self) -> bool:
         """Whether it was built with CUDA. Dragon itself would have to be imported to be asked."""
-        return self._library_holds(CUDA_SYMBOL)
+        return self._find_in_library(re.escape(CUDA_SYMBOL)) is not None
 
     @property
-    def shares_cuda_runtime(self) -> bool:
-        """Whether it takes CUDA's runtime from a library of its own."""
-        return self._library_holds(SHARED_RUNTIME)
+    def shared_cuda_runtime(self) -> str:
+        """The release of CUDA, such as ``12``, whose runtime it takes from a library of its own; or empty."""
+        return self._find_in_library(SHARED_RUNTIME) or ""
 
-    def _library_holds(self, text: bytes) -> bool:
+    def _find_in_library(self, pattern: bytes) -> Optional[str]:
         path = self.home / LIBRARY
         if path.stat().st_size == 0:  # cannot be mapped
-            return False
+            return None
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            return view.find(text) >= 0
+            found = re.search(pattern, view)
+            return found.group(found.lastindex or 0).decode() if found else None
 
 
 def find_dragon(environ: Optional[Mapping[str, str]] = None) -> Dragon:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What PyTorch made of the cases: how the recordings are laid out, for the recorder and for the tests.
 
-One file per dtype. Each case was run twice: `native`, PyTorch as it is, and `ieee`, with every square root
-rounded correctly (PyTorch's own one depends on how it was built). Of each run the file holds all parameters
-and states at the last step; of the `ieee` run also those at an early step, and one CRC for each parameter
-and step, so that a test can say where a trajectory leaves the recorded one.
+One file per optimizer and dtype. Each case was run twice: `native`, PyTorch as it is, and `ieee`, with every
+square root rounded correctly (PyTorch's own one depends on how it was built). Of each run the file holds all
+parameters and states at the last step; of the `ieee` run also those at an early step, and one CRC for each
+parameter and step, so that a test can say where a trajectory leaves the recorded one.
 """
 
 from __future__ import annotations
@@ -63,16 +63,17 @@ def describe(snapshot: list) -> list:
 
 
 class Recording:
-    """The recordings of one dtype."""
+    """The recordings of one optimizer and dtype."""
 
-    def __init__(self, dtype: str):
+    def __init__(self, dtype: str, optimizer: str = "rmsprop"):
         self.dtype = dtype
-        with np.load(path(dtype), allow_pickle=False) as data:
+        with np.load(path(dtype, optimizer), allow_pickle=False) as data:
             self.meta = json.loads(str(data["meta"]))
             self._arrays = {name: data[name] for name in data.files if name != "meta"}
         if self.meta["format"] != FORMAT:
             raise ValueError(
-                f"{path(dtype).name} has format {self.meta['format']}, not {FORMAT}: see golden/README.md"
+                f"{path(dtype, optimizer).name} has format {self.meta['format']}, not {FORMAT}: see "
+                "golden/README.md"
             )
 
     def inputs_crc(self, case) -> int:
@@ -87,8 +88,8 @@ class Recording:
         return self._arrays[f"{case.name}/crcs"]
 
 
-def path(dtype: str) -> Path:
-    return FOLDER / f"rmsprop_{dtype}.npz"
+def path(dtype: str, optimizer: str = "rmsprop") -> Path:
+    return FOLDER / f"{optimizer}_{dtype}.npz"
 
 
 def inputs_crc(case, dtype) -> int:

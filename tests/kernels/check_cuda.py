@@ -1,36 +1,41 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Check the CUDA kernels on a GPU, bit for bit against the CPU's: `python tests/kernels/check_cuda.py`.
 
-Builds both libraries for this card, runs every form, dtype, alignment and shape of list, then streams that
-race, graphs that are replayed, more elements than 32 bits count, and a short selection of it all under
-compute-sanitizer. Needs nvcc, g++, NumPy, and PyTorch or CuPy; no Dragon. The results go to
-out/cuda/check.json. Some minutes.
+Builds both libraries for this card, runs every form, dtype, alignment, shape of list and special value, then
+streams that race, graphs that are replayed, more elements than 32 bits count, and a short selection of it all
+under compute-sanitizer. Needs nvcc, g++, NumPy, and PyTorch or CuPy; no Dragon. The results go to
+out/cuda/check.json, each as soon as it is there. Some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
-import shutil
-import subprocess
+import platform
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+# Without this folder, where Python looks first: nobody's `import library` is for a file of ours.
+sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 import numpy as np  # noqa: E402
 
+from benchmarks.commit import commit  # noqa: E402
+from tests.kernels import card, device_memory, library, sanitizer  # noqa: E402
 from tests.kernels import cuda_cases as cases  # noqa: E402
-from tests.kernels import device_memory, library  # noqa: E402
 from tests.kernels.cuda_cases import DTYPES, GRAD_DTYPES, SHIFTS, Arena, Case  # noqa: E402
-from tests.kernels.cuda_library import BUILT, CudaLibrary, HostArray, build  # noqa: E402
+from tests.kernels.cuda_library import BUILT, CudaLibrary, HostArray, build, nvcc_version  # noqa: E402
 from tests.kernels.forms import FORMS, RICH  # noqa: E402
+from tests.kernels.sanitizer import TOOLS  # noqa: E402
 
-TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+OUTPUT = ROOT / "out" / "cuda" / "check.json"
 SANITIZER_SECONDS = 80  # for each tool
 NO_GPU = 3
 
@@ -102,6 +107,17 @@ def gradients(cuda, memory, quick) -> int:
     for dtype in ("float32", "float64"):
         cases.check_fill(cuda, dtype, [0, 1, 255, 256, 257, 3_000_001], shift=1)
     return 10 * len(GRAD_DTYPES) + 2
+
+
+def special_values(cuda, memory, quick) -> int:
+    """Denormals, infinities, NaNs, every exponent; every float16 and bfloat16."""
+    chosen = cases.SPECIAL_OPTIONS[:: 3 if quick else 1]
+    for dtypes in DTYPES:
+        for options in chosen:
+            cases.check_special_values(cuda, dtypes, options)
+    for dtype in library.SHORT:
+        cases.check_all_halves(cuda, dtype)
+    return 2 * len(DTYPES) * len(chosen) + len(library.SHORT)
 
 
 def skipping(cuda, memory, quick) -> int:
@@ -211,6 +227,7 @@ CHECKS = [
     lists,
     large_tensors,
     gradients,
+    special_values,
     skipping,
     racing_streams,
     graphs,
@@ -221,61 +238,107 @@ CHECKS = [
 # --- all of it ---------------------------------------------------------------------------------------------
 
 
-def run_checks(cuda, memory, quick: bool) -> dict:
+def run_checks(cuda, memory, chosen, quick: bool, written) -> dict:
+    """Calls written(results) after each. One that fails does not keep the others from running."""
     results = {}
-    for check in CHECKS:
-        begin = time.monotonic()
-        count = check(cuda, memory, quick)
-        results[check.__name__] = {"cases": count, "seconds": round(time.monotonic() - begin, 1)}
-        print(
-            f"  {check.__name__}: {count} cases, the same bits ({results[check.__name__]['seconds']} s)",
-            flush=True,
-        )
+    for check in chosen:
+        name, begin = check.__name__, time.monotonic()
+        try:
+            count = check(cuda, memory, quick)
+        except Exception as error:
+            traceback.print_exc(limit=-3, file=sys.stdout)
+            found, said = {"failed": device_memory.first_line(error)}, "FAILED"
+        else:
+            found, said = {"cases": count}, f"{count} cases, the same bits" if count else "left out"
+        results[name] = {**found, "seconds": round(time.monotonic() - begin, 1)}
+        print(f"  {name}: {said} ({results[name]['seconds']} s)", flush=True)
+        written(results)
     return results
 
 
-def sanitize(tool: str) -> str:
-    """What a tool of compute-sanitizer says to a short selection: "clean", or what is wrong."""
-    program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    if not Path(program).exists():
-        return "not run: compute-sanitizer is not installed"
-    # CuPy first: it loads fewer kernels of its own, all of which the tool looks at.
-    names = [name for name in ("cupy", "torch") if device_memory.importlib.util.find_spec(name)]
-    command = [
-        program,
-        "--tool",
-        tool,
-        "--error-exitcode",
-        "9",
-        sys.executable,
-        __file__,
-        "--quick",
-        "--built",
-    ]
-    command += ["--memory", names[0], "--no-sanitizer", "--json", os.devnull]
+def few_kernels(memory) -> str:
+    """CuPy where it works: it has fewer kernels of its own loaded, all of which a tool looks at."""
     try:
-        run = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SANITIZER_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"not finished in {SANITIZER_SECONDS} s"
-    if run.returncode == 0:
-        return "clean"
-    lines = run.stdout.decode(errors="replace").splitlines()
-    print("\n".join(lines[-30:]))
-    return f"exit status {run.returncode}"
+        return device_memory.find("cupy").name
+    except device_memory.NoGpuError:
+        return memory.name
 
 
-def main() -> int:
+def run_sanitizer(memory, chosen, seconds: float, written) -> dict:
+    """The same of a short selection under each tool."""
+    command = [sys.executable, __file__, "--quick", "--built", "--no-sanitizer"]
+    command += ["--memory", few_kernels(memory)]
+    command += ["--json", os.devnull, "--only", *(check.__name__ for check in chosen)]
+    results = {}
+    for tool in TOOLS:
+        results[tool], printed = sanitizer.sanitize(tool, command, seconds)
+        if results[tool] not in (sanitizer.CLEAN, sanitizer.NOT_INSTALLED):
+            print("\n".join(printed.splitlines()[-30:]))
+        print(f"  compute-sanitizer {tool}: {results[tool]}", flush=True)
+        written(results)
+    return results
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a short selection of each check")
     parser.add_argument("--built", action="store_true", help="take the libraries in build/native as they are")
-    parser.add_argument("--no-sanitizer", action="store_true", help="leave compute-sanitizer out")
+    names = [check.__name__ for check in CHECKS]
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="CHECK", help=f"of {', '.join(names)}"
+    )
+    tools = parser.add_mutually_exclusive_group()
+    tools.add_argument("--no-sanitizer", action="store_true", help="leave compute-sanitizer out")
+    tools.add_argument("--only-sanitizer", action="store_true", help="compute-sanitizer, and nothing before")
+    parser.add_argument(
+        "--sanitizer-seconds", type=float, default=SANITIZER_SECONDS, help="for each tool (%(default)s)"
+    )
     parser.add_argument(
         "--memory", default="", choices=["", "torch", "cupy"], help="whose (the first that works)"
     )
-    parser.add_argument("--json", type=Path, default=ROOT / "out" / "cuda" / "check.json")
-    arguments = parser.parse_args()
+    parser.add_argument("--commit", help="of these sources, where there is no git to ask")
+    parser.add_argument(
+        "--json", type=Path, default=OUTPUT, help="where the results go (out/cuda/check.json)"
+    )
+    return parser.parse_args()
+
+
+def describe(cuda, memory, named_commit: str | None) -> dict:
+    return {
+        "kind": "cuda check",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": named_commit or commit(),
+        "card": {"name": memory.card, "capability": memory.capability, **card.ask(card.DRIVER)},
+        "architectures": cuda.handle.dragon_optim_cuda_architectures().decode(),
+        "cpu_instruction_set": library.isa(),
+        "versions": {
+            memory.name: memory.version,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "nvcc": nvcc_version(),
+        },
+    }
+
+
+def earlier_checks(file: Path, report: dict) -> dict:
+    """Those of a run before, of the same sources on the same card: the tools' results join them."""
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        same = all(earlier[part] == report[part] for part in ("kind", "commit", "card"))
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {part: earlier[part] for part in ("checks", "quick")} if same else {}
+
+
+def good(report: dict) -> bool:
+    failed = [found for found in report["checks"].values() if "failed" in found]
+    said = {*report["sanitizer"].values()} - {sanitizer.CLEAN, sanitizer.NOT_INSTALLED}
+    return not failed and not said
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    card.count_as_nvidia_smi_does()
     try:
         memory = device_memory.find(arguments.memory)
     except device_memory.NoGpuError as error:
@@ -286,28 +349,31 @@ def main() -> int:
         build(memory.capability)
     library.use(BUILT / "libdragon_optim_kernels.so")
     cuda = CudaLibrary(BUILT / "libdragon_optim_cuda.so", memory.upload)
-    report = {
-        "card": memory.card,
-        "capability": memory.capability,
-        "architectures": cuda.handle.dragon_optim_cuda_architectures().decode(),
-        "memory": f"{memory.name} {memory.version}",
-        "cpu_instruction_set": library.isa(),
-        "numpy": np.__version__,
-    }
-    print(f"{report['card']}, kernels for {report['architectures']}, the CPU with {library.isa()}")
-    report["checks"] = run_checks(cuda, memory, arguments.quick)
+    kept = str(arguments.json) != os.devnull  # the run under compute-sanitizer keeps nothing
+    report = describe(cuda, memory, arguments.commit) if kept else {}
+    report.update({"quick": arguments.quick, "checks": {}, "sanitizer": {}})
+    if arguments.only_sanitizer:
+        report.update(earlier_checks(arguments.json, report))
+
+    def write(part: str, results: dict) -> None:
+        """At once: whoever interrupts the run keeps what there is."""
+        report[part] = results
+        report["seconds"] = round(time.monotonic() - begin, 1)
+        if kept:
+            card.write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+
+    built_for = cuda.handle.dragon_optim_cuda_architectures().decode()
+    print(f"{memory.card}, kernels for {built_for}, the CPU with {library.isa()}", flush=True)
+    chosen = [check for check in CHECKS if check.__name__ in arguments.only]
+    if not arguments.only_sanitizer:
+        run_checks(cuda, memory, chosen, arguments.quick, lambda results: write("checks", results))
     if not arguments.no_sanitizer:
-        report["sanitizer"] = {}
-        for tool in TOOLS:
-            report["sanitizer"][tool] = sanitize(tool)
-            print(f"  compute-sanitizer {tool}: {report['sanitizer'][tool]}", flush=True)
-    report["seconds"] = round(time.monotonic() - begin, 1)
-    if str(arguments.json) != os.devnull:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        seconds = arguments.sanitizer_seconds
+        run_sanitizer(memory, chosen, seconds, lambda results: write("sanitizer", results))
+    if kept:
         print(f"Written to {arguments.json}")
-    dirty = [said for said in report.get("sanitizer", {}).values() if said.startswith("exit status")]
-    return 1 if dirty else 0
+    print("All good." if good(report) else "NOT all good: see above.")
+    return 0 if good(report) else 1
 
 
 if __name__ == "__main__":

@@ -28,5 +28,6 @@ def emulated(tmp_path_factory):
 def cuda(emulated):
     yield emulated
     emulated.device()
+    emulated.driver()
     emulated.fail_after(-1)
     emulated.launches()

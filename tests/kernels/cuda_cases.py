@@ -14,6 +14,7 @@ import numpy as np
 
 from tests.kernels import library
 from tests.kernels.cuda_library import HostArray
+from tests.kernels.forms import RICH
 from tests.kernels.library import DTYPE_CODES, SHORT, same_bits
 
 # (dtype of the parameters, dtype of the gradients); uint16 stands for bfloat16
@@ -49,6 +50,12 @@ def random_array(size: int, dtype: str, seed: int, orders: float = 6) -> np.ndar
     random = np.random.RandomState(seed)
     values = random.standard_normal(size) * 10.0 ** random.uniform(2 - orders, 2, size)
     return bfloat16(values) if dtype == "uint16" else values.astype(dtype)
+
+
+def random_bits(size: int, dtype: str, seed: int) -> np.ndarray:
+    """Numbers of every exponent, denormals, infinities and NaNs among them."""
+    item = np.dtype(dtype).itemsize
+    return np.random.RandomState(seed).randint(0, 256, size * item).astype(np.uint8).view(dtype)
 
 
 def state_dtype(dtype: str) -> str:
@@ -88,7 +95,8 @@ class Case:
         buffers.update(self.buffers)
         if self.dtypes[0] in SHORT and "master_param" not in buffers:
             buffers["master_param"] = decoded(buffers["param"])
-            buffers["master_param"][::7] *= 1.25  # as if those parameters had been overwritten
+            with np.errstate(over="ignore", invalid="ignore"):
+                buffers["master_param"][::7] *= 1.25  # as if those parameters had been overwritten
         return buffers
 
     @property
@@ -187,6 +195,55 @@ def check_numbers(cuda, case: Case) -> None:
     options, numbers = with_numbers(case.options)
     moved = Case(case.dtypes, options, case.sizes, case.shifts, case.steps, case.buffers or case.start())
     check_update(cuda, moved, numbers=cuda.upload(numbers), on_host=case.options)
+
+
+SPECIAL_OPTIONS = (
+    {},
+    {"eps": 0.0},
+    RICH,
+    {"lr": float("inf"), "alpha": 1.5, "centered": True},
+    {"lr": 1e-3, "momentum": 0.9, "lr_in_momentum": True, "eps": 1e-30, "clip_norm": 1e3},
+)
+
+
+def check_special_values(cuda, dtypes: tuple, options: dict) -> None:
+    """Zeros of both signs, denormals, infinities and NaNs meet each other; then numbers of every exponent."""
+    tiny = float(np.finfo(dtypes[0]).tiny) if dtypes[0] != "uint16" else float(np.finfo(np.float32).tiny)
+    values = np.array([0.0, -0.0, 1.0, 3e4, tiny, tiny / 2, np.inf, -np.inf, np.nan])
+
+    def stored(array, dtype):
+        return bfloat16(array) if dtype == "uint16" else array.astype(dtype)
+
+    state = state_dtype(dtypes[0])
+    with np.errstate(over="ignore"):
+        grad, param, square = (array.ravel() for array in np.meshgrid(values, values, np.abs(values)))
+        buffers = {
+            "grad": stored(grad, dtypes[1]),
+            "param": stored(param, dtypes[0]),
+            "square_avg": square.astype(state),
+        }
+    check(cuda, Case(dtypes, options, [grad.size], buffers=buffers, steps=1))
+    size = 20011
+    buffers = {"grad": random_bits(size, dtypes[1], 1), "param": random_bits(size, dtypes[0], 2)}
+    buffers["square_avg"] = np.abs(random_bits(size, state, 3))
+    for seed, (name, option) in enumerate((("momentum_buffer", "momentum"), ("grad_avg", "centered"))):
+        if options.get(option):
+            buffers[name] = random_bits(size, state, 4 + seed)
+    check(cuda, Case(dtypes, options, [size], SHIFTS[2], buffers=buffers))
+
+
+def check_all_halves(cuda, dtype: str) -> None:
+    """Every number of 16 bits, decoded."""
+    halves = np.arange(1 << 16).astype(np.uint16).view(dtype)
+    arena = Arena({"grad": halves, "sum": np.zeros(halves.size, np.float32)}, {})
+    host, device = HostArray(arena.image), cuda.upload(arena.image)
+    on_host, on_device = (
+        gradients(arena, [halves.size], memory.pointer, library.Sum) for memory in (host, device)
+    )
+    on_host[0].first = on_device[0].first = 1
+    library.call("accumulate", DTYPE_CODES[dtype], on_host, ctypes.c_int64(1), 1)
+    cuda.accumulate(DTYPE_CODES[dtype], on_device)
+    arena.assert_same(device.read(), host.read(), f"all numbers of {dtype}")
 
 
 def gradients(arena: Arena, sizes, base: int, kind=library.Gradient):

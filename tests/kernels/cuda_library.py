@@ -26,6 +26,17 @@ def build(capability: int) -> None:
         raise SystemExit("the CUDA kernels could not be built")
 
 
+def nvcc_version() -> str:
+    """The release of the nvcc that `build` takes."""
+    folder = str(ROOT / "scripts")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    from native_build import cuda
+
+    found = cuda.find_nvcc()
+    return found.version if found else "none"
+
+
 class HostArray:
     """Memory of an emulated device: the host's, at an address that is aligned as a device's would be."""
 

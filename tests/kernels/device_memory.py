@@ -24,8 +24,13 @@ def find(name: str = ""):
         try:
             return kind()
         except Exception as error:  # whatever their initialisation throws
-            reasons.append(f"{kind.name}: {str(error).splitlines()[0]}")
+            reasons.append(f"{kind.name}: {first_line(error)}")
     raise NoGpuError("no GPU to be had: " + "; ".join(reasons))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line; of which kind it is where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 class TorchMemory:
@@ -34,9 +39,8 @@ class TorchMemory:
     def __init__(self):
         import torch
 
-        if not torch.cuda.is_available():
-            raise NoGpuError("it sees no GPU")
         self._torch = torch
+        # Where it cannot, this says why: no GPU, no driver or too old a one, no CUDA in this PyTorch.
         torch.zeros(1, device="cuda")
 
     @property

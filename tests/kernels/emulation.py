@@ -22,6 +22,7 @@ FLAGS = [
     "-fPIC",
     "-ffp-contract=off",
     "-fno-strict-aliasing",
+    "-fsanitize=alignment",  # emulation.cc defines what it calls
     "-Wall",
     "-Wextra",
     "-Werror",
@@ -29,11 +30,12 @@ FLAGS = [
 FLAGS += ["-Wno-unknown-pragmas", '-DDRAGON_OPTIM_CUDA_ARCHITECTURES="emulated"']
 
 
-def sources() -> list:
+def kernels() -> list:
+    """Their sources."""
     found = sorted((ROOT / "kernels" / "cuda").glob("*.c[cu]"))
     if not found:
         pytest.skip("the sources are not here: the installed package is tested")
-    return [*found, EMULATION / "emulation.cc"]
+    return found
 
 
 def build(folder: Path, *flags: str) -> Path:
@@ -50,7 +52,7 @@ def build(folder: Path, *flags: str) -> Path:
         return target
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compiled, sources()))
+        objects = list(pool.map(compiled, [*kernels(), *sorted(EMULATION.glob("*.cc"))]))
     path = folder / "libemulated.so"
     subprocess.check_call([compiler, "-shared", "-Wl,--no-undefined", *objects, "-o", str(path), "-lpthread"])
     return path
@@ -61,14 +63,31 @@ class Emulated(CudaLibrary):
 
     def __init__(self, path: Path):
         super().__init__(path, stream=self.STREAM)
-        self.handle.emulated_cuda_launches.restype = ctypes.c_int64
+        for name in ("launches", "chunk"):
+            getattr(self.handle, f"emulated_cuda_{name}").restype = ctypes.c_int64
         self.handle.emulated_cuda_last_stream.restype = ctypes.c_void_p
 
     def device(self, multiprocessors: int = 2, threads: int = 2048, reverse: bool = False) -> None:
         self.handle.emulated_cuda_device(multiprocessors, threads, reverse)
 
-    def fail_after(self, launches: int) -> None:
+    def driver(self, version: int = 0) -> None:
+        """As 1000 * major + 10 * minor; 0 is the toolkit's."""
+        self.handle.emulated_cuda_driver(version)
+
+    def fail_after(self, launches: int, status: int = 701) -> None:
+        """With too many resources, unless another status is given."""
+        self.handle.emulated_cuda_failure(status)
         self.handle.emulated_cuda_fail_after(ctypes.c_int64(launches))
+
+    def chunk(self, sizes: list, chunk_size: int, index: int) -> tuple:
+        """(number of all chunks, [tensor of this one, its first element, its size])."""
+        place = (ctypes.c_int64 * 3)()
+        given = (ctypes.c_int64 * len(sizes))(*sizes)
+        count, index = ctypes.c_int64(len(sizes)), ctypes.c_int64(index)
+        return self.handle.emulated_cuda_chunk(given, count, chunk_size, index, place), list(place)
+
+    def grid(self, blocks: int, threads: int) -> int:
+        return self.handle.emulated_cuda_grid(ctypes.c_int64(blocks), threads)
 
     def launches(self) -> int:
         """Since the last question."""

@@ -14,8 +14,11 @@ import pytest
 from tests.kernels import cuda_cases as cases
 from tests.kernels import library
 from tests.kernels.cuda_cases import DTYPES, GRAD_DTYPES, SHIFTS, Case
+from tests.kernels.cuda_library import HostArray
 from tests.kernels.emulation import Emulated
+from tests.kernels.float_mode import MODES, float_mode, needs_x86
 from tests.kernels.forms import FORMS, RICH
+from tests.kernels.library import DTYPE_CODES
 
 LENGTHS = [*range(1, 20), 255, 256, 257, 1023, 2047, 2048, 2049, 4095, 4096, 4097, 10001]
 
@@ -47,11 +50,12 @@ def test_lengths_and_alignments(cuda, dtypes):
             cases.check(cuda, Case(dtypes, RICH, [length], shifts, steps=1))
 
 
+@pytest.mark.parametrize("check", [cases.check, cases.check_numbers])
 @pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
-def test_more_chunks_than_blocks(small_device, dtypes):
+def test_more_chunks_than_blocks(small_device, dtypes, check):
     # First with other options: they stay in the emulation's shared memory, for threads that do not wait.
-    cases.check(small_device, Case(dtypes, {"lr": 0.5, "maximize": True}, [5], steps=1))
-    cases.check(small_device, Case(dtypes, RICH, [40001, 0, 3, 5000], SHIFTS[1]))
+    check(small_device, Case(dtypes, {"lr": 0.5, "maximize": True}, [5], steps=1))
+    check(small_device, Case(dtypes, RICH, [40001, 0, 3, 5000], SHIFTS[1]))
 
 
 @pytest.mark.parametrize("count", [0, 1, 58, 59, 60, 506, 507, 508, 567, 1000])
@@ -79,6 +83,27 @@ def test_launches(cuda):
         assert cuda.launches() == expected, (len(sizes), options)
 
 
+def test_chunks_of_more_elements_than_32_bits_count(cuda):
+    sizes = [5, 0, (1 << 31) + 4099, (1 << 45) + 1, 7]
+    chunks = [-(-size // 2048) for size in sizes]
+    places = [(2, 0), (2, chunks[2] - 1), (3, 0), (3, (1 << 33) + 1), (3, chunks[3] - 1), (4, 0)]
+    for tensor, inside in places:
+        expected = [tensor, inside * 2048, min(2048, sizes[tensor] - inside * 2048)]
+        assert cuda.chunk(sizes, 2048, sum(chunks[:tensor]) + inside) == (sum(chunks), expected)
+    cuda.device(multiprocessors=132, threads=2048)
+    assert cuda.grid(sum(chunks), 256) == cuda.grid(1 << 32, 256) == 8 * 132 * 8
+
+
+def test_a_driver_that_is_older_than_the_toolkit(cuda):
+    """It takes short lists of arguments only: 1000 tensors in 17 launches instead of 2, their norms in 14."""
+    case = Case(DTYPES[0], {"momentum": 0.9, "clip_norm": 1.0}, [100] * 1000, steps=1)
+    for version, expected in ((12000, 17 + 2 * 7), (12010, 2 + 2 * 1)):
+        cuda.driver(version)
+        cuda.launches()
+        cases.check(cuda, case)
+        assert cuda.launches() == expected
+
+
 @pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
 def test_clip_norm(small_device, dtypes):
     sizes = [0, 1, 4095, 4096, 4097, 3 * 4096 + 5, 100, 20]
@@ -100,22 +125,15 @@ def test_clip_norm_of_gradients_that_are_not_finite(cuda, dtypes, bad):
     cases.check(cuda, Case(dtypes, {"clip_norm": 1.0}, [5000], steps=1, buffers={"grad": grad}))
 
 
-@pytest.mark.parametrize("dtypes", DTYPES[:3], ids="/".join)
-@pytest.mark.parametrize(
-    "options", [{}, {"eps": 0.0}, RICH, {"lr": float("inf"), "alpha": 1.5, "centered": True}], ids=str
-)
+@pytest.mark.parametrize("dtypes", DTYPES, ids="/".join)
+@pytest.mark.parametrize("options", cases.SPECIAL_OPTIONS, ids=str)
 def test_special_values(cuda, dtypes, options):
-    tiny = np.finfo(dtypes[0]).tiny
-    values = np.array([0.0, -0.0, 1.0, 3e4, tiny, tiny / 2, np.inf, -np.inf, np.nan])
-    with np.errstate(over="ignore"):
-        grad, param, square = (array.ravel() for array in np.meshgrid(values, values, np.abs(values)))
-        state = cases.state_dtype(dtypes[0])
-        buffers = {
-            "grad": grad.astype(dtypes[1]),
-            "param": param.astype(dtypes[0]),
-            "square_avg": square.astype(state),
-        }
-        cases.check(cuda, Case(dtypes, options, [grad.size], buffers=buffers, steps=1))
+    cases.check_special_values(cuda, dtypes, options)
+
+
+@pytest.mark.parametrize("dtype", library.SHORT)
+def test_all_halves(cuda, dtype):
+    cases.check_all_halves(cuda, dtype)
 
 
 @pytest.mark.parametrize("flag", [0, 1, -1])
@@ -128,17 +146,21 @@ def test_skip(cuda, flag):
 
 
 def test_parts_that_are_off_stay_off_whatever_the_numbers_say(cuda):
-    """Numbers on the device cannot switch on what needs memory that the call did not bring."""
-    numbers = library.make_options({"momentum": 0.9, "clip_norm": 1e-3})
+    """Numbers on the device can switch on other parts, but none that needs memory which the call lacks."""
+    numbers = library.make_options({"momentum": 0.9, "clip_norm": 1e-3, "clip_value": 0.4})
     on_device = cuda.upload(np.array([getattr(numbers, name) for name in library.NUMBERS]))
-    cases.check_update(cuda, Case(DTYPES[0], {}, [300]), numbers=on_device, on_host={})
+    cases.check_update(cuda, Case(DTYPES[0], {}, [300]), numbers=on_device, on_host={"clip_value": 0.4})
 
 
-def test_numbers_on_the_device_switch_momentum_off(cuda):
-    case = Case(DTYPES[0], {"momentum": 0.9}, [300])
-    numbers = library.make_options({"momentum": 0.0})
-    on_device = cuda.upload(np.array([getattr(numbers, name) for name in library.NUMBERS]))
-    cases.check_update(cuda, case, numbers=on_device, on_host={})
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [({"momentum": 0.9}, {"momentum": 0.0}), ({"clip_norm": 0.1}, {"clip_norm": 0.0, "clip_value": 0.4})],
+    ids=["momentum", "clip_norm"],
+)
+def test_numbers_on_the_device_switch_parts_off(cuda, options, numbers):
+    given = library.make_options(numbers)
+    on_device = cuda.upload(np.array([getattr(given, name) for name in library.NUMBERS]))
+    cases.check_update(cuda, Case(DTYPES[0], options, [300]), numbers=on_device, on_host=numbers)
 
 
 @pytest.mark.parametrize("dtype", GRAD_DTYPES)
@@ -169,6 +191,18 @@ def test_fill_of_what_it_cannot(cuda):
     assert (memory == 0).all()
 
 
+@needs_x86
+@pytest.mark.parametrize("bits", MODES.values(), ids=MODES)
+def test_the_callers_float_mode_changes_nothing(cuda, bits):
+    """What is computed before the launch has the bits that the device would give it."""
+    options = {"lr": 0.1, "momentum": 0.7, "eps": 1e-40, "weight_decay": 3e-39, "clip_norm": 1.0}
+    filled = HostArray(np.zeros(3, np.float32))
+    with float_mode(bits):
+        cases.check(cuda, Case(DTYPES[0], options, [300], steps=1))
+        cuda.fill(DTYPE_CODES["float32"], filled.pointer, 3, 1.1e-39)
+    assert (filled.read().view(np.float32) == np.float32(1.1e-39)).all()
+
+
 @pytest.mark.parametrize("dtype", GRAD_DTYPES)
 def test_norms(small_device, dtype):
     sizes = [*range(40), 0, 4095, 4096, 4097, 70000, *[9] * 300]  # more than all blocks take at a time
@@ -180,6 +214,14 @@ def test_norms(small_device, dtype):
 def test_non_finite(small_device, dtype):
     for shift in (0, 1, 5):
         cases.check_non_finite(small_device, dtype, [1, 0, 4096, 5, 9000], shift)
+
+
+def test_the_emulation_refuses_what_a_device_would(cuda):
+    array, last = HostArray(np.arange(8, dtype=np.float32)), ctypes.c_float()
+    for element, status in ((0, 0), (1, 716), (4, 0)):
+        pointer = ctypes.c_void_p(array.pointer + 4 * element)
+        assert cuda.handle.emulated_cuda_load_four(pointer, ctypes.byref(last)) == status
+    assert last.value == 7
 
 
 def test_the_callers_stream(cuda):
@@ -197,6 +239,13 @@ def test_a_failed_launch_is_an_error(cuda, good_launches):
     assert cuda.handle.emulated_cuda_last_error() == 0
     cuda.fail_after(-1)
     cases.check(cuda, case)
+
+
+def test_a_card_that_the_kernels_are_not_compiled_for(cuda):
+    cuda.fail_after(0, status=209)
+    message = "no kernel image .* compiled for emulated: build them with DRAGON_OPTIM_CUDA_ARCHS set to this"
+    with pytest.raises(ValueError, match=message):
+        cases.check(cuda, Case(DTYPES[0], {}, [10], steps=1))
 
 
 def tensors(**changed):

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
-import platform
 import subprocess
 import sys
 import textwrap
@@ -15,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.kernels.float_mode import MODES, float_mode, needs_x86
 from tests.kernels.library import Parameters, assert_all_same_bits
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,8 +154,8 @@ def test_workers_leave_signals_to_the_program():
     assert output.splitlines() == ["True", "True", "set()"]
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="sets the x86 control register")
-@pytest.mark.parametrize("bits", [0x8040, 0x2000, 0x6000], ids=["flush", "round-down", "round-to-zero"])
+@needs_x86
+@pytest.mark.parametrize("bits", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_callers_float_mode_changes_nothing(bits, threads, forced_isa):
     """A library built with -ffast-math flushes denormals in the whole process: our results stay the same."""
@@ -167,18 +165,7 @@ def test_the_callers_float_mode_changes_nothing(bits, threads, forced_isa):
     expected = Parameters([param], [grad], options)
     expected.update()
     actual = Parameters([param], [grad], options)
-    libm = ctypes.CDLL(ctypes.util.find_library("m"))
-    environment = (ctypes.c_uint32 * 8)()  # glibc's fenv_t; the last word is the control register
-    libm.fegetenv(environment)
-    changed = (ctypes.c_uint32 * 8)(*environment)
-    changed[7] |= bits
-    libm.fesetenv(changed)
-    try:
+    with float_mode(bits):
         actual.update(threads)
-        after = (ctypes.c_uint32 * 8)()
-        libm.fegetenv(after)
-    finally:
-        libm.fesetenv(environment)
-    assert after[7] & bits == bits, "the caller's mode was not put back"
     assert_all_same_bits(actual.arrays(), expected.arrays())
     assert np.any(expected.arrays()["param"] != param)

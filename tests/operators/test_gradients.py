@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""DragonOptimAccumulate, ...ZeroGrad, ...Pack and ...Unpack.
+"""DragonOptimAccumulate, ...ZeroGrad, ...Pack, ...Present and ...Unpack.
 
 Gradients between backward passes, and on their way through a group.
 """
@@ -135,14 +135,13 @@ def pack(grads, buffer, mask=None, places=None, dtype="float32"):
 
 
 def unpack(buffer, params, grads, dtype="float32"):
-    return edges.operator(
-        "DragonOptimUnpack",
-        [buffer, *params],
-        grads,
-        dtype=edges.DTYPE_CODES[dtype],
-        sizes=[int(np.prod(shape)) for shape in SHAPES],
-        indices=list(range(len(SHAPES))),
-    )
+    """What finds the flags, and what copies the means back by them."""
+    present = edges.Edge(np.full(len(SHAPES), 9))
+    layout = dict(dtype=edges.DTYPE_CODES[dtype], sizes=[int(np.prod(shape)) for shape in SHAPES])
+    places = list(range(len(SHAPES)))
+    find = edges.operator("DragonOptimPresent", [buffer], [present], **layout)
+    copy = edges.operator("DragonOptimUnpack", [present, buffer, *params], grads, indices=places, **layout)
+    return present, (find, copy)
 
 
 @HOW
@@ -155,7 +154,9 @@ def test_round_trip(run, dtype):
     expected = np.concatenate([np.ones(len(SHAPES), dtype), *[array.ravel() for array in arrays]])
     assert buffer.array.tobytes() == expected.tobytes()
     back = [edges.Edge() for _ in arrays]
-    run(unpack(buffer, params, back, dtype))
+    present, operators = unpack(buffer, params, back, dtype)
+    run(*operators)
+    assert present.array.tolist() == [1] * len(SHAPES)
     for ours, theirs in zip(back, arrays):
         assert (ours.array.dtype, ours.array.shape, ours.array.tobytes()) == (
             theirs.dtype,
@@ -184,7 +185,10 @@ def test_unpack_writes_what_some_rank_had():
     values = np.arange(sum(int(np.prod(shape)) for shape in SHAPES), dtype="float32")
     buffer = edges.Edge(np.concatenate([np.array(flags, "float32"), values]))
     grads = [edges.Edge(np.full(3, 9, "float32")), *[edges.Edge() for _ in SHAPES[1:]]]
-    edges.run_graph(unpack(buffer, [edges.Edge(np.zeros(shape, "float32")) for shape in SHAPES], grads))
+    params = [edges.Edge(np.zeros(shape, "float32")) for shape in SHAPES]
+    present, operators = unpack(buffer, params, grads)
+    edges.run_graph(*operators)
+    assert present.array.tolist() == [0, 1, 1, 1, 0]
     assert grads[0].array.tolist() == [9, 9, 9]
     assert grads[1].array.tolist() == [[3, 4], [5, 6]]
     assert grads[2].array.tolist() == 7

@@ -2,9 +2,11 @@
 """The operators for CUDA in a Dragon that has none: run by its graphs, over an emulation of CUDA.
 
 The sources are those of a build for a GPU, the headers of CUDA those in `emulated_cuda/`, here and in
-`tests/kernels/`. What that cannot show: Dragon's own memory on a device, its streams, and all that the
-emulation of the kernels leaves out. With a GPU and a Dragon for it, `DRAGON_OPTIM_TESTS_DEVICE=cuda` lets the
-other files of this folder run there.
+`tests/kernels/`. There are three devices. Their memory is out of the host's reach, work on their streams is
+not done before somebody waits for it, and Dragon's tensors are given memory that moves as in a Dragon with
+CUDA. What that cannot show: threads and streams that race, and all that the emulation of the kernels leaves
+out. With a GPU and a Dragon for it, `DRAGON_OPTIM_TESTS_DEVICE=cuda` lets the other files of this folder run
+there.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from tests.kernels import emulation
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
+EMULATION = HERE / "emulated_cuda"
 PACKAGE = Path(dragon_optim.__file__).parent
 DRAGON = Path(dragon.__file__).parent
 
 
-def build(folder: Path) -> Path:
-    """Make the library of operators as for a Dragon with CUDA, the emulation in the place of CUDA."""
+def build(folder: Path) -> tuple[Path, Path]:
+    """Make the library of operators as for a Dragon with CUDA, and the one that emulates CUDA for both."""
     sources = sorted((ROOT / "dragon_optim" / "csrc").glob("**/*.cc"))
     if not sources:
         pytest.skip("the sources are not here: the installed package is tested")
@@ -39,7 +42,7 @@ def build(folder: Path) -> Path:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         pytest.skip("no g++ is installed")
-    include = [f"-I{HERE / 'emulated_cuda'}", f"-I{emulation.EMULATION}", f"-I{ROOT}"]
+    include = [f"-I{EMULATION}", f"-I{emulation.EMULATION}", f"-I{ROOT}"]
     flags = [*emulation.FLAGS, "-DUSE_CUDA", *include, "-isystem", str(DRAGON / "include")]
 
     def compiled(source: Path) -> str:
@@ -47,21 +50,22 @@ def build(folder: Path) -> Path:
         subprocess.check_call([compiler, "-x", "c++", *flags, "-c", str(source), "-o", target])
         return target
 
-    sources += [*emulation.sources(), HERE / "emulated_cuda" / "dragon_cuda.cc"]
+    devices = [emulation.EMULATION / "emulation.cc", EMULATION / "device.cc", EMULATION / "unified_memory.cc"]
+    operators = [*sources, *emulation.kernels(), EMULATION / "dragon_cuda.cc"]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compiled, sources))
-    path = folder / "libdragon_optim.so"
-    libraries = [f"-L{PACKAGE / '_lib'}", "-ldragon_optim_kernels", f"-L{DRAGON / 'lib'}", "-ldragon"]
+        objects = list(pool.map(compiled, [*devices, *operators]))
+
+    def linked(name: str, objects: list, *options: str) -> Path:
+        path = folder / name
+        command = [compiler, "-shared", *objects, f"-Wl,-soname,{name}", "-Wl,-rpath,$ORIGIN", "-pthread"]
+        subprocess.check_call([*command, *options, "-o", str(path)])
+        return path
+
+    cuda = linked("libemulated_cuda.so", objects[: len(devices)])
+    libraries = [f"-L{folder}", "-lemulated_cuda", f"-L{PACKAGE / '_lib'}", "-ldragon_optim_kernels"]
     exports = f"-Wl,--version-script={ROOT / 'dragon_optim' / 'csrc' / 'exports.map'}"
-    options = [
-        "-Wl,--no-undefined",
-        "-Wl,-rpath,$ORIGIN",
-        "-Wl,-soname,libdragon_optim.so",
-        exports,
-        "-pthread",
-    ]
-    subprocess.check_call([compiler, "-shared", *objects, *options, *libraries, "-o", str(path)])
-    return path
+    options = [*libraries, f"-L{DRAGON / 'lib'}", "-ldragon", "-Wl,--no-undefined", exports]
+    return linked("libdragon_optim.so", objects[len(devices) :], *options), cuda
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,8 @@ def elsewhere(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cuda")
     built = build(tmp_path_factory.mktemp("build"))
     shutil.copytree(PACKAGE, folder / "dragon_optim", ignore=shutil.ignore_patterns("__pycache__", "csrc"))
-    shutil.copy2(built, folder / "dragon_optim" / "_lib" / built.name)
+    for path in built:
+        shutil.copy2(path, folder / "dragon_optim" / "_lib" / path.name)
     (folder / "tests").mkdir()
     for path in (ROOT / "tests").glob("*.py"):
         shutil.copy2(path, folder / "tests")
@@ -79,7 +84,8 @@ def elsewhere(tmp_path_factory) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> str:
-    environ = dict(os.environ, PYTHONPATH=str(folder), DRAGON_OPTIM_TESTS_DEVICE="cuda")
+    emulated = str(folder / "dragon_optim" / "_lib" / "libemulated_cuda.so")
+    environ = dict(os.environ, PYTHONPATH=str(folder), LD_PRELOAD=emulated, DRAGON_OPTIM_TESTS_DEVICE="cuda")
     command = [sys.executable, *arguments]
     done = subprocess.run(
         command, cwd=str(folder), env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False

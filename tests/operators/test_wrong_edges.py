@@ -31,8 +31,9 @@ FITS = {
         [None],
         dict(dtype=1, sizes=[3, 2], indices=[1, 0], slots=[1, 0]),
     ),
+    "DragonOptimPresent": ([np.ones(7, "float32")], [np.zeros(2, "int64")], dict(dtype=1, sizes=[3, 2])),
     "DragonOptimUnpack": (
-        [np.ones(7, "float32"), ONES[:2], ONES],
+        [np.ones(2, "int64"), np.ones(7, "float32"), ONES[:2], ONES],
         [None, None],
         dict(dtype=1, sizes=[3, 2], indices=[1, 0]),
     ),
@@ -193,8 +194,8 @@ def rows():
     yield kind, "an empty mode", dict(inputs={0: None}), gone
     yield kind, "a mode of floats", dict(inputs={0: ONES}), gone
 
-    for kind in ("DragonOptimPack", "DragonOptimUnpack"):
-        yield kind, "no inputs", dict(inputs=dict.fromkeys(range(3), LEFT_OUT)), "the edges do not fit"
+    for kind in ("DragonOptimPack", "DragonOptimPresent", "DragonOptimUnpack"):
+        yield kind, "no inputs", dict(inputs=dict.fromkeys(range(4), LEFT_OUT)), "the edges do not fit"
         yield kind, "no outputs", dict(outputs=dict.fromkeys(range(2), LEFT_OUT)), "the edges do not fit"
         yield kind, "an index beyond the layout", dict(indices=[1, 2]), ANY_WORDS
         yield kind, "a negative index", dict(indices=[1, -1]), ANY_WORDS
@@ -213,11 +214,16 @@ def rows():
         dict(inputs={2: np.ones(3)}),
         "which the buffer does not expect",
     )
+    for kind, place in (("DragonOptimPresent", 0), ("DragonOptimUnpack", 1)):
+        yield kind, "an empty buffer", dict(inputs={place: None}), "the edges do not fit"
+        yield kind, "a short buffer", dict(inputs={place: ONES}), "the edges do not fit"
+        yield kind, "a buffer of float64", dict(inputs={place: np.ones(7)}), "the edges do not fit"
+    for kind, side in (("DragonOptimPresent", "outputs"), ("DragonOptimUnpack", "inputs")):
+        yield kind, "no flags", {side: {0: None}}, "the edges do not fit"
+        yield kind, "too few flags", {side: {0: np.zeros(1, "int64")}}, "the edges do not fit"
+        yield kind, "flags of floats", {side: {0: np.zeros(2, "float32")}}, "the edges do not fit"
     kind = "DragonOptimUnpack"
-    yield kind, "an empty buffer", dict(inputs={0: None}), "the edges do not fit"
-    yield kind, "a short buffer", dict(inputs={0: ONES}), "the edges do not fit"
-    yield kind, "a buffer of float64", dict(inputs={0: np.ones(7)}), "the edges do not fit"
-    yield kind, "a parameter of another size", dict(inputs={1: ONES}), "a parameter changed its shape"
+    yield kind, "a parameter of another size", dict(inputs={2: ONES}), "a parameter changed its shape"
 
 
 CASES = list(rows())

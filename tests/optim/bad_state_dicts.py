@@ -14,6 +14,7 @@ import numpy as np
 
 from tests.golden import state_dicts
 from tests.golden.state_dicts import Array, Foreign, StateDicts
+from tests.refusals import WORDS
 
 RECORDED = {version: StateDicts(version) for version in state_dicts.VERSIONS}
 
@@ -221,16 +222,6 @@ NAMES = [
 
 # --- hyper-parameters -----------------------------------------------------------------------------
 
-WORDS = {
-    "lr": "learning rate",
-    "alpha": "alpha value",
-    "eps": "epsilon value",
-    "weight_decay": "weight_decay value",
-    "momentum": "momentum value",
-    "clip_norm": "clip_norm value",
-    "clip_value": "clip_value value",
-    "initial_square_avg": "initial_square_avg value",
-}
 THERE = r".*in parameter group 1 of the loaded state dict"
 
 HYPER = [

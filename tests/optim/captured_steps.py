@@ -113,6 +113,14 @@ def same(one, other, exact=True):
             np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
 
 
+def advance(sides, data, exact=True):
+    """Step both sides through these batches, and compare them."""
+    captured, eager = sides
+    for inputs in data:
+        same(captured.run(*inputs), eager.run(*inputs), exact)
+    same(captured, eager, exact)
+
+
 def mse(side, x, y):
     loss = F.mse_loss(side.model(x), y)
     loss.backward()

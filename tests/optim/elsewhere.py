@@ -31,7 +31,9 @@ def in_thread(function):
     return result
 
 
-def run_script(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run_script(
+    code: str, *arguments: str, seconds: float = 120, **environment: str
+) -> subprocess.CompletedProcess:
     """Run a script in an interpreter of its own. `returncode` is negative where a signal ended it."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)), **environment)
@@ -40,6 +42,6 @@ def run_script(code: str, *arguments: str, **environment: str) -> subprocess.Com
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=seconds,
         check=False,
     )

@@ -148,6 +148,6 @@ def serve(cases) -> None:
 def run_cases(module: str) -> dict:
     """The outcomes of a module that calls `serve`."""
     code = f"import runpy; runpy.run_module({module!r}, run_name='__main__')"
-    done = run_script(code)
+    done = run_script(code, seconds=900)  # hundreds of cases, each of which has its own limit
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

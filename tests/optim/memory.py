@@ -23,6 +23,17 @@ def process_memory() -> int:
         return int(file.read().split()[1]) * PAGE
 
 
+def peak_of(call) -> int:
+    """By how many bytes the process was larger than before, at most, during a call."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak begins anew
+    before = process_memory()
+    call()
+    with open("/proc/self/status") as file:
+        (peak,) = (int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+    return 1024 * peak - before
+
+
 def kept(ws) -> dict:
     """Everything that Dragon keeps and could keep more of."""
     executors = (function.OpExec, op_lib.OpExec)

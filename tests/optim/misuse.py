@@ -14,6 +14,7 @@ from tests.optim import (
     misuse_of_gradients,
     misuse_of_histories,
     misuse_of_hooks,
+    misuse_of_loading,
     misuse_of_state_dicts,
     misuse_of_states,
     misuse_of_surroundings,
@@ -29,6 +30,7 @@ CASES = [
     *misuse_of_histories.CASES,
     *misuse_of_empty_tensors.CASES,
     *misuse_of_state_dicts.CASES,
+    *misuse_of_loading.CASES,
     *misuse_of_surroundings.CASES,
     *misuse_of_capture.CASES,
 ]

@@ -12,6 +12,7 @@ from dragon.vm import torch
 import dragon_optim
 from tests.optim.forked_cases import Table
 from tests.optim.support import parameter
+from tests.refusals import WORDS
 
 CASES = Table()
 misuse = CASES.case
@@ -129,18 +130,16 @@ def names_with_a_cleared_tensor(w):
 
 # --- hyper-parameters -----------------------------------------------------------------------------
 
-WORDS = {
-    "lr": "learning rate",
-    "alpha": "alpha value",
-    "eps": "epsilon value",
-    "weight_decay": "weight_decay value",
-    "momentum": "momentum value",
-    "clip_norm": "clip_norm value",
-    "clip_value": "clip_value value",
-    "initial_square_avg": "initial_square_avg value",
-}
 WRONG_VALUES = {"negative": -0.5, "nan": float("nan")}
-NO_NUMBERS = {"string": "0.1", "None": None, "complex": 1j, "list": [0.1]}
+NO_NUMBERS = {
+    "string": "0.1",
+    "bytes-to-write-to": bytearray(b"0.1"),
+    "None": None,
+    "complex": 1j,
+    "complex64": np.complex64(0.1),
+    "complex-array": np.array(0.1, "complex64"),
+    "list": [0.1],
+}
 FLAGS = ("centered", "maximize", "lr_in_momentum", "eps_inside_sqrt", "decoupled_weight_decay")
 
 _OPTIONS = [
@@ -160,6 +159,11 @@ _OPTIONS = [
     ("grad_scale", "nan", float("nan"), ValueError, "^Invalid grad_scale value: nan"),
     ("grad_scale", "string", "1", TypeError, "^grad_scale must be a number"),
     *[(key, "string", "yes", TypeError, key) for key in FLAGS],
+    ("centered", "complex64", np.complex64(1), TypeError, "^centered must be a number"),
+    ("foreach", "two", 2, ValueError, "^Invalid foreach value: 2 "),
+    ("foreach", "nan", float("nan"), ValueError, "^Invalid foreach value: nan "),
+    ("foreach", "tensor-of-two", lambda: torch.tensor([1, 0]), ValueError, "^Invalid foreach value"),
+    ("differentiable", "half", 0.5, ValueError, "^Invalid differentiable value: 0.5 "),
     ("foreach", "string", "no", ValueError, "^Invalid foreach value"),
     ("foreach", "array", np.array([1, 0]), ValueError, "^Invalid foreach value"),
     ("differentiable", "string", "yes", ValueError, "^Invalid differentiable value"),
@@ -255,6 +259,13 @@ for _what, (_damage, _exception, _match) in _DAMAGE.items():
         def _(w, damage=_damage, method=_method):
             damage(w)
             yield getattr(w.optimizer, method)
+
+    @misuse(_exception, _match, name=f"add_param_group-after-{_what}")
+    def _(w, damage=_damage, exception=_exception):
+        damage(w)
+        group = {"params": parameter([1.0])}
+        yield lambda: w.optimizer.add_param_group(group)
+        assert set(group) == {"params"} or exception is None
 
 
 for _what, _group, _exception, _match in [

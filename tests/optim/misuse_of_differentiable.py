@@ -13,6 +13,7 @@ from dragon.vm import torch
 import dragon_optim
 from tests.optim.forked_cases import Table
 from tests.optim.support import backward, feed_gradient, parameter, snapshot
+from tests.optim.unreadable import reset_tensor
 from tests.optim.unrolled import tensor
 
 CASES = Table()
@@ -77,15 +78,9 @@ _GRADIENTS = {
         ValueError,
         "the gradient of parameter 0 of group 0 is float64",
     ),
-    "reset": (lambda r: {r.p: _reset()}, RuntimeError, "a gradient given to step.* has no data"),
+    "reset": (lambda r: {r.p: reset_tensor()}, RuntimeError, "a gradient given to step.* has no data"),
     "foreign": (lambda r: {r.p: _foreign()}, RuntimeError, "belongs to another Dragon workspace"),
 }
-
-
-def _reset():
-    made = torch.ones(3)
-    made._impl.Reset()
-    return made
 
 
 def _foreign():

@@ -17,23 +17,17 @@ from dragon.vm import torch
 import dragon_optim
 from tests.optim.forked_cases import Table
 from tests.optim.support import backward, parameter
+from tests.optim.unreadable import never_filled, reset_tensor
 
 CASES = Table()
 misuse = CASES.case
-
-
-def _reset_tensor():
-    """Dragon ends the process when such a tensor is read or printed."""
-    tensor = torch.ones(3)
-    tensor._impl.Reset()
-    return tensor
 
 
 class _Printing:
     """A hook whose repr prints a tensor that cannot be printed."""
 
     def __init__(self):
-        self.tensor = _reset_tensor()
+        self.tensor = reset_tensor()
 
     def __call__(self, *_):
         return 5
@@ -50,12 +44,12 @@ _WRONG_RETURNS: dict = {
     "number": lambda: 5,
     "list": lambda: [(), {}],
     "triple": lambda: ((), {}, ()),
-    "reset-tensor": _reset_tensor,
-    "list-of-a-reset-tensor": lambda: [_reset_tensor()],
-    "triple-of-reset-tensors": lambda: (_reset_tensor(), {"t": _reset_tensor()}, [_reset_tensor()]),
-    "set-of-a-reset-tensor": lambda: {_reset_tensor()},
-    "ordered-dict-of-a-reset-tensor": lambda: OrderedDict(t=_reset_tensor()),
-    "key-that-is-a-reset-tensor": lambda: {_reset_tensor(): 1},
+    "reset-tensor": reset_tensor,
+    "list-of-a-reset-tensor": lambda: [reset_tensor()],
+    "triple-of-reset-tensors": lambda: (reset_tensor(), {"t": reset_tensor()}, [reset_tensor()]),
+    "set-of-a-reset-tensor": lambda: {reset_tensor()},
+    "ordered-dict-of-a-reset-tensor": lambda: OrderedDict(t=reset_tensor()),
+    "key-that-is-a-reset-tensor": lambda: {reset_tensor(): 1},
     "object-that-prints-a-reset-tensor": _Printing,
 }
 
@@ -69,7 +63,7 @@ for _what, _value in _WRONG_RETURNS.items():
 
 
 _HOOKS = {
-    "partial": lambda: functools.partial(lambda tensor, *_: 5, _reset_tensor()),
+    "partial": lambda: functools.partial(lambda tensor, *_: 5, reset_tensor()),
     "object": _Printing,
     "method": lambda: _Printing().__call__,
 }
@@ -103,7 +97,7 @@ for _what, (_value, _exception, _match) in _WRONG_CALLS.items():
 @misuse(TypeError, "hook must be callable, but got dragon.vm.torch.Tensor")
 def tensor_as_a_hook(w):
     """The message must not print it."""
-    tensor = _reset_tensor()
+    tensor = reset_tensor()
     yield lambda: w.optimizer.register_step_pre_hook(tensor)
 
 
@@ -200,18 +194,14 @@ def _let_rest(tensor):
         tensor = getattr(tensor, "_wrapped_tensor", None)
 
 
-def _never_filled():
-    return torch.Tensor()
-
-
 def _dead(make):
     with workspace.Workspace().as_default():
         return make()
 
 
 _UNREADABLE: dict = {
-    "reset": (_reset_tensor, "has no data: its workspace was cleared, or the tensor was reset"),
-    "never-filled": (_never_filled, "has no data: it is a Tensor"),
+    "reset": (reset_tensor, "has no data: its workspace was cleared, or the tensor was reset"),
+    "never-filled": (never_filled, "has no data: it is a Tensor"),
     "dead": (lambda: _dead(lambda: torch.ones(3)), "workspace that is gone"),
     "dead-parameter": (lambda: _dead(lambda: parameter([1.0])), "workspace that is gone"),
     "copy-of-a-dead": (lambda: copy.copy(_dead(lambda: parameter([1.0]))), "workspace that is gone"),

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import numpy as np
-from dragon.core.framework import workspace
-from dragon.vm import torch
 
 import dragon_optim
 from tests.optim.forked_cases import Table
 from tests.optim.support import backward, feed_gradient, parameter
+from tests.optim.unreadable import dead_tensor, reset_tensor
 
 CASES = Table()
 misuse = CASES.case
@@ -23,8 +22,8 @@ _WRONG_STATES = {
     "None": (lambda: None, ValueError, "square_avg"),
     "complex": (lambda: np.ones(3, "complex64"), TypeError, "square_avg must hold real numbers"),
     "strings": (lambda: ["a", "b", "c"], TypeError, "square_avg must hold real numbers"),
-    "reset-tensor": (lambda: _reset_tensor(), RuntimeError, "no data"),
-    "dead-tensor": (lambda: _dead_tensor(), RuntimeError, "workspace that is gone"),
+    "reset-tensor": (reset_tensor, RuntimeError, "no data"),
+    "dead-tensor": (dead_tensor, RuntimeError, "workspace that is gone"),
 }
 _WRONG_STEPS = {
     "negative": (lambda: -1, ValueError, "Invalid step value: -1"),
@@ -32,21 +31,8 @@ _WRONG_STEPS = {
     "nan": (lambda: float("nan"), TypeError, "step must be a whole number"),
     "string": (lambda: "1", TypeError, "step must be a whole number"),
     "huge": (lambda: 2**70, OverflowError, ""),
-    "reset-tensor": (lambda: _reset_tensor(), RuntimeError, "no data"),
+    "reset-tensor": (reset_tensor, RuntimeError, "no data"),
 }
-
-
-def _reset_tensor():
-    tensor = torch.ones(3)
-    tensor._impl.Reset()
-    return tensor
-
-
-def _dead_tensor():
-    other = workspace.Workspace()
-    with other.as_default():
-        return torch.ones(3)
-
 
 for _key, _table in {"square_avg": _WRONG_STATES, "step": _WRONG_STEPS}.items():
     for _what, (_value, _exception, _match) in _table.items():

@@ -14,6 +14,7 @@ import dragon_optim
 from tests.optim.elsewhere import in_thread
 from tests.optim.forked_cases import Table
 from tests.optim.support import backward, parameter, snapshot
+from tests.optim.unreadable import reset_tensor
 
 CASES = Table()
 misuse = CASES.case
@@ -137,22 +138,16 @@ def printed_after_the_workspace_was_cleared(w):
     yield lambda: repr(w.optimizer)
 
 
-def _without_data():
-    tensor = torch.ones(1)
-    tensor._impl.Reset()
-    return tensor
-
-
 @misuse(TypeError, "^lr must be a number, but got .*without|^lr must be a number, but got .*no data")
 def hyper_parameter_that_cannot_be_printed(w):
     """The message names the value, and Dragon ends the process when it prints this one."""
-    w.group["lr"] = [_without_data()]
+    w.group["lr"] = [reset_tensor()]
     yield w.optimizer.step
 
 
 @misuse(None)
 def unknown_key_that_cannot_be_printed(w):
-    w.group["mine"] = {"a": (1, [_without_data()])}
+    w.group["mine"] = {"a": (1, [reset_tensor()])}
     yield lambda: repr(w.optimizer)
 
 

@@ -50,15 +50,25 @@ def feed_gradients(params, grads):
 class Run:
     """A case on its way through the optimizer."""
 
+    optimizer_class = dragon_optim.RMSprop
+
     def __init__(self, case, dtype, give_gradients=feed_gradients, **arguments):
         self.case, self.dtype, self.give_gradients = case, dtype, give_gradients
         self.params = [parameter(array, dtype) for array in case.parameters(dtype)]
-        groups = [dict(options, params=[self.params[i] for i in places]) for options, places in case.groups()]
-        self.optimizer = dragon_optim.RMSprop(groups, **arguments)
+        groups = [
+            dict(self.arguments(options), params=[self.params[i] for i in places])
+            for options, places in case.groups()
+        ]
+        self.optimizer = self.optimizer_class(groups, **arguments)
 
-    def steps(self):
-        """Do all steps; yield what the optimizer holds after each."""
-        for step in range(self.case.steps):
+    @staticmethod
+    def arguments(options) -> dict:
+        """The options of a case as the optimizer calls them."""
+        return options
+
+    def steps(self, start=0):
+        """Do all steps from `start` on; yield what the optimizer holds after each."""
+        for step in range(start, self.case.steps):
             for group in self.optimizer.param_groups:
                 group.update(self.case.schedule.get(step, {}))
             grads = [self.case.gradient(step, place, self.dtype) for place in range(len(self.params))]

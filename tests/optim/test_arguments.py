@@ -178,6 +178,7 @@ def documented_defaults(text):
 
 DOCUMENTED = [
     dragon_optim.RMSprop,
+    dragon_optim.RMSpropTF,
     dragon_optim.Optimizer,
     dragon_optim.RMSprop.zero_grad,
 ]

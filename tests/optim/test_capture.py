@@ -8,17 +8,10 @@ import pytest
 from dragon.vm import torch
 
 import dragon_optim
-from tests.optim.captured_steps import F, Side, batches, conv, mlp, mse, same, two_sides
+from tests.optim.captured_steps import F, Side, advance, batches, conv, mlp, mse, same, two_sides
 from tests.optim.support import values
 
 LEVELS = pytest.mark.parametrize("level", [1, 2, 3])
-
-
-def advance(sides, data, exact=True):
-    captured, eager = sides
-    for inputs in data:
-        same(captured.run(*inputs), eager.run(*inputs), exact)
-    same(captured, eager, exact)
 
 
 @LEVELS
@@ -212,55 +205,6 @@ def test_what_is_written_once_and_read_once_keeps_its_value(level):
     assert values(weight)[0] == 1 + 2 * (1 + 2 + 3 + 4)
 
 
-def test_sums_outside_and_inside():
-    def summing(side, x, y):
-        F.mse_loss(side.model(x), y).backward()
-        side.optimizer.sum_grad()
-
-    def stepping(side):
-        side.optimizer.step()
-
-    sides = two_sides(mlp, summing)
-    last = dragon_optim.graph.capture(lambda: stepping(sides[0]))
-    for number, inputs in enumerate(batches(30)):
-        run = sides[0].eager if number % 5 == 3 else sides[0].run
-        run(*inputs)
-        sides[1].run(*inputs)
-        if number % 3 == 2:
-            last() if number % 2 else stepping(sides[0])
-            stepping(sides[1])
-        same(*sides)
-        assert sides[0].optimizer._engine.round_open == sides[1].optimizer._engine.round_open
-    assert sides[0].run.replays > 15
-    assert last.replays > 2
-
-
-def test_an_open_round_is_taken_along():
-    sides = two_sides(mlp, mse)
-    for number, inputs in enumerate(batches(12)):
-        if number % 3 == 2:
-            for side in sides:
-                F.mse_loss(side.model(inputs[0] * 2.0), inputs[1]).backward()
-                side.optimizer.sum_grad()
-        same(sides[0].run(*inputs), sides[1].run(*inputs))
-        same(*sides)
-
-
-def test_gradients_that_wait_for_sum_grad():
-    def step(side, x, y):
-        F.mse_loss(side.model[0](x).sum(), y.sum()).backward()  # only the first layer
-        side.optimizer.sum_grad()
-        side.optimizer.step()
-
-    sides = two_sides(mlp, step)
-    for number, inputs in enumerate(batches(10)):
-        if number % 3 == 1:
-            for side in sides:
-                F.mse_loss(side.model(inputs[0]), inputs[1]).backward()
-        sides[0].run(*inputs), sides[1].run(*inputs)
-        same(*sides)
-
-
 def test_dropout_draws_new_masks_and_trains():
     captured = Side(conv(dtype="float32", drop=0.5), lambda side, x: side.model(x), {})
     x = torch.ones(2, 3, 8, 8)
@@ -288,27 +232,6 @@ def test_dropout_with_backward_and_eager_work_in_between():
         out, grad = (values(each) for each in step(torch.ones(1000)))
         np.testing.assert_array_equal(out, grad)
         assert 300 < (out == 0).sum() < 700
-
-
-def test_changed_batch_sizes_share_a_graph():
-    sides = two_sides(mlp, mse)
-    for rows in [6, 3, 6, 1, 3, 9, 1, 6]:
-        advance(sides, batches(1, rows, seed=rows))
-    assert sides[0].run.graphs == 1
-    assert sides[0].run.replays == 4
-
-
-def test_a_batch_size_that_stands_in_the_function_makes_another_graph():
-    def step(side, x, y):
-        loss = ((side.model(x) - y) * (side.model(x) - y)).sum() / float(x.shape[0])
-        loss.backward()
-        side.optimizer.step()
-        return loss.reshape((1,)), x.reshape((x.shape[0] * 8,))
-
-    sides = two_sides(mlp, step)
-    for rows in [6, 3, 6, 1, 3, 9, 1, 6]:
-        advance(sides, batches(1, rows, seed=rows))
-    assert sides[0].run.graphs == 4
 
 
 def test_two_optimizers_that_freeze_each_other():
@@ -370,75 +293,6 @@ def test_stock_optimizers(kind):
             optimizer.param_groups[0]["lr"] = 0.01 / (1 + number // 4)
         same(runs[0][0](*inputs), runs[1][0](*inputs))
     assert runs[0][0].replays == 11
-
-
-def test_inputs_outputs_and_names():
-    @dragon_optim.graph.capture
-    def function(x, *, scale):
-        """Words."""
-        return {"double": x * scale, "same": x}
-
-    assert (function.__name__, function.__doc__) == ("function", "Words.")
-    x = torch.ones(2, 3)
-    for _ in range(4):
-        out = function(x, scale=torch.tensor(2.0, dtype="float32"))
-        assert list(out) == ["double", "same"]
-        assert not out["double"].requires_grad
-        x = out["double"]  # fed back
-    assert values(x)[0, 0] == 16
-    assert values(function(scale=x, x=x)["double"])[0, 0] == 256
-    assert values(function(torch.tensor([3]), scale=torch.tensor([2]))["double"])[0] == 6
-    assert "2 graphs" in repr(function)
-
-
-def test_hyper_parameters_are_live():
-    sides = two_sides(mlp, mse)
-    changes = [("lr", 0.1), ("alpha", 0.5), ("eps", 1e-3), ("momentum", 0.1), ("weight_decay", 0.3),
-               ("maximize", True), ("grad_scale", 0.5), ("clip_norm", 0.1), ("centered", False)]  # fmt: skip
-    for key, value in changes:
-        advance(sides, batches(2))
-        for side in sides:
-            side.optimizer.param_groups[0][key] = value
-    advance(sides, batches(2))
-
-
-def test_states_and_groups_may_change_between_calls():
-    sides = two_sides(mlp, mse)
-    advance(sides, batches(3))
-    for side in sides:
-        side.optimizer.state.clear()
-    advance(sides, batches(3))
-    for side in sides:
-        side.optimizer.load_state_dict(side.optimizer.state_dict())
-    advance(sides, batches(3))
-    for side in sides:
-        side.model[0].weight.requires_grad = False
-    advance(sides, batches(3))
-    for side in sides:
-        side.model[0].weight.requires_grad = True
-        side.optimizer.param_groups[0]["params"].pop()
-    advance(sides, batches(3))
-    assert sides[0].run.replays == 10
-
-
-def test_a_parameter_added_later_is_trained():
-    late = [torch.nn.Parameter(torch.ones(4)) for _ in range(2)]
-
-    def step(side, x, y):
-        loss = F.mse_loss(side.model(x), y) + (late[side.number] * late[side.number]).sum()
-        loss.backward()
-        side.optimizer.step()
-        return loss
-
-    sides = two_sides(lambda: mlp(dtype="float32"), step)
-    for number, side in enumerate(sides):
-        side.number = number
-    advance(sides, batches(3, dtype="float32"), exact=False)
-    for number, side in enumerate(sides):
-        side.optimizer.add_param_group({"params": late[number], "lr": 0.1})
-    advance(sides, batches(3, dtype="float32"), exact=False)
-    assert values(late[0])[0] < 0.9
-    same(values(late[0]), values(late[1]), exact=False)
 
 
 def test_buffers_that_are_kept_by_copy():

@@ -62,6 +62,49 @@ def test_numbers_of_every_kind(kind):
     assert moves(changed, p) == [expected]
 
 
+TRUE = {
+    "bool": lambda: True,
+    "int": lambda: 1,
+    "bool_": lambda: np.bool_(True),
+    "int64": lambda: np.int64(1),
+    "array": lambda: np.array(True),
+    "tensor": lambda: torch.tensor(True),
+    "tensor-of-one": lambda: torch.tensor([1]),
+}
+FALSE = {
+    "bool": lambda: False,
+    "int": lambda: 0,
+    "bool_": lambda: np.bool_(False),
+    "int64": lambda: np.int64(0),
+    "array": lambda: np.array(False),
+    "tensor": lambda: torch.tensor(False),
+    "tensor-of-one": lambda: torch.tensor([0]),
+}
+
+
+@pytest.mark.parametrize("kind", TRUE)
+@pytest.mark.parametrize("way", ["given", "set"])
+def test_modes_of_every_kind(way, kind):
+    def make(**modes):
+        optimizer = dragon_optim.RMSprop([parameter([1.0])], **(modes if way == "given" else {}))
+        optimizer.param_groups[0].update(modes)
+        (param,) = optimizer.param_groups[0]["params"]
+        moves(optimizer, param)
+        return optimizer, param
+
+    assert make(foreach=FALSE[kind](), differentiable=FALSE[kind]())[1].is_leaf
+    assert not make(foreach=FALSE[kind](), differentiable=TRUE[kind]())[1].is_leaf
+    with pytest.raises(AssertionError, match="^_foreach ops don't support autograd"):
+        make(foreach=TRUE[kind](), differentiable=TRUE[kind]())
+    operators = []
+    for value in (FALSE[kind](), TRUE[kind]()):
+        optimizer, _ = make(foreach=value)
+        optimizer.add_param_group({"params": [parameter([1.0]), parameter([2.0])], "foreach": value})
+        definition, _ = optimizer.update_graph()
+        operators.append([each.type for each in definition.op].count("DragonOptimRMSprop"))
+    assert operators == [3, 2]
+
+
 def test_a_tensor_or_an_array_may_change_in_place():
     p, q = parameter([1.0]), parameter([1.0])
     tensor, array = torch.tensor(0.5), np.array(0.5)
@@ -170,6 +213,16 @@ def test_a_tuple_becomes_a_list():
     optimizer.param_groups[0]["params"] = (p,)
     assert moves(optimizer, p) == [0.5]
     assert type(optimizer.param_groups[0]["params"]) is list
+
+
+def test_a_group_added_to_a_tuple_of_groups():
+    first, second = parameter([1.0]), parameter([1.0])
+    optimizer = dragon_optim.RMSprop([first], lr=0.5, **SIGN)
+    optimizer.param_groups = tuple(optimizer.param_groups)
+    assert moves(optimizer, first) == [0.5]
+    optimizer.add_param_group({"params": second, "lr": 0.25})
+    assert isinstance(optimizer.param_groups, list)
+    assert moves(optimizer, first, second) == [0.5, 0.25]
 
 
 def test_groups_taken_away_and_given_back():

@@ -232,6 +232,12 @@ def test_repr_has_pytorchs_layout():
     )
 
 
+def test_repr_with_keys_of_every_kind():
+    optimizer = dragon_optim.RMSprop([{"params": [parameter([1.0])], 5: "five", None: "none", "name": "a"}])
+    assert "\n    5: five\n    None: none\n    alpha: 0.99\n" in repr(optimizer)
+    assert "\n    name: a\n" in repr(optimizer)
+
+
 def test_repr_names_the_subclass():
     class Mine(dragon_optim.RMSprop):
         pass

@@ -13,9 +13,9 @@ from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
+from tests.optim.kinds_of_hooks import DICTS, STEP, call, register
 from tests.optim.states import trained
 from tests.optim.support import backward, feed_gradient, parameter, snapshot, values
-from tests.optim.test_hooks import DICTS, STEP, call, register
 
 # --- what a hook may do ---------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from dragon_optim._dragon import graphs
-from tests.optim.memory import MEGABYTE, fed, growth, ones
+from tests.optim.memory import MEGABYTE, fed, growth, ones, peak_of
 from tests.optim.support import backward, feed_gradient
 
 pytestmark = [
@@ -51,6 +51,17 @@ def test_buffers_come_with_the_first_gradient(ws, options, buffers):
     assert ws.memory_allocated() - before == buffers * MEGABYTE
     optimizer.step()
     assert ws.memory_allocated() - before == buffers * MEGABYTE
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+def test_a_step_takes_no_memory_beside_its_buffers(foreach):
+    """Not for a moment: PyTorch's foreach takes another buffer as large as all parameters."""
+    params = [fed(4 << 20) for _ in range(2)]
+    options = {"momentum": 0.9, "centered": True, "clip_norm": 1.0, "weight_decay": 0.1, "maximize": True}
+    optimizer = dragon_optim.RMSprop(params, foreach=foreach, **options)
+    optimizer.step()
+    assert peak_of(optimizer.step) < 2 * MEGABYTE
+    assert peak_of(lambda: np.ones(16 << 20, "float32")) > 60 * MEGABYTE  # the measure works
 
 
 def test_sums_are_one_buffer_more(ws):

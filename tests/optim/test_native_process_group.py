@@ -38,7 +38,7 @@ def test_gradients_are_averaged_before_clipping(reports, scenario):
 def test_what_cannot_be_reduced_raises(reports):
     assert (
         reports.of("half")
-        == [["a Dragon process group cannot reduce float16 gradients on the CPU", [1.0]]] * 2
+        == [["apply_gradients() cannot reduce float16 gradients in a process group", [1.0]]] * 2
     )
 
 

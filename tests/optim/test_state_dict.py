@@ -210,6 +210,29 @@ def test_groups_changed_by_hand_are_as_they_are_now():
     assert optimizer.state_dict()["param_groups"][0]["params"] == [0, 1]
 
 
+@pytest.mark.parametrize("change", ["grown", "shrunk", "of-another-type"])
+def test_names_that_no_longer_fit_are_left_out_with_a_warning(change):
+    """Nothing could load them: a training would have been saved in vain."""
+    params = [parameter([float(number)]) for number in range(3)]
+    optimizer = dragon_optim.RMSprop([("a", params[0]), ("b", params[1])])
+    group = optimizer.param_groups[0]
+    if change == "of-another-type":
+        group["param_names"] = "ab"
+    else:
+        group["params"] = params if change == "grown" else params[:1]
+    optimizer.state[params[0]] = {"step": 3, "square_avg": [2.0]}
+    with pytest.warns(
+        UserWarning, match=r"leaves out the names of group 0: .*param_groups\[0\]\['param_names'\]"
+    ):
+        saved = optimizer.state_dict()
+    assert "param_names" not in saved["param_groups"][0]
+    assert group["param_names"] == ("ab" if change == "of-another-type" else ["a", "b"])
+    names = [(str(number), param) for number, param in enumerate(group["params"])]
+    for resumed in (optimizer, dragon_optim.RMSprop(group["params"]), dragon_optim.RMSprop(names)):
+        resumed.load_state_dict(saved)
+        assert resumed.state[params[0]]["step"] == 3
+
+
 def test_params_that_hold_something_else():
     optimizer, _ = trained("two-groups")
     optimizer.param_groups[1]["params"] = [0, 1]

@@ -16,6 +16,7 @@ from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
+from dragon_optim._dragon import library
 from tests.optim import memory
 from tests.optim.elsewhere import in_thread, run_script
 from tests.optim.support import backward, fresh_workspace, parameter, values
@@ -164,6 +165,17 @@ assert type(param) is torch.nn.Parameter and not param.requires_grad, param
 assert param.numpy().tolist() == [1.0, 2.0] and tensor.numpy().tolist() == [[3, 4]], (param, tensor)
 (torch.ones(2, requires_grad=True) * param).sum().backward()
 """
+
+
+@pytest.mark.skipif("cuda" in library.devices(), reason="this build has operators for CUDA")
+@pytest.mark.parametrize("way", [way for way in WAYS if "pickle" in way])
+def test_what_comes_from_a_device_that_is_not_here(way):
+    """It is loaded to the CPU: on another device any operator would end the process."""
+    param = parameter([1.0, 2.0])
+    param._device = type(param.device)("cuda", 1)
+    loaded = WAYS[way](param)
+    assert str(loaded.device) == "cpu:0"
+    assert (loaded + 1).numpy().tolist() == [2, 3]
 
 
 def test_a_pickle_brings_what_it_needs(tmp_path):

@@ -13,7 +13,7 @@ from native_build.errors import BuildError
 
 STUB_NVCC = (
     'case $1 in --version) echo "Cuda compilation tools, release 12.4, V12.4.1" ;; '
-    "--list-gpu-code) printf 'sm_70\\nsm_80\\nsm_90\\nsm_90a\\n' ;; "
+    "--list-gpu-code) printf 'sm_60\\nsm_70\\nsm_80\\nsm_90\\nsm_90a\\n' ;; "
     '--dryrun) echo "#\\$ TOP=/opt/toolkit"; echo "#\\$ INCLUDES=\\"-I$TOOLKIT\\"  "; '
     'echo "#\\$ LIBRARIES=  \\"-L/opt/stubs\\" \\"-L/opt/lib\\"" ;; esac'
 )
@@ -32,7 +32,7 @@ def test_no_nvcc(tmp_path):
 def test_nvcc_on_the_path_and_in_its_usual_place(script, tmp_path):
     path = script("bin", "nvcc", STUB_NVCC)
     for environ in ({"PATH": str(path.parent)}, {"PATH": str(tmp_path)}):
-        assert cuda.find_nvcc(environ, usual_place=path) == ((str(path),), "12.4", (70, 80, 90))
+        assert cuda.find_nvcc(environ, usual_place=path) == ((str(path),), "12.4", (60, 70, 80, 90))
 
 
 def test_the_host_compiler_is_passed_on(script):
@@ -63,9 +63,15 @@ def test_architectures(nvcc, text, expected):
 
 @pytest.mark.parametrize("text", ["75", "sm_80", "90a", "80;60"])
 def test_architectures_that_nvcc_has_not(nvcc, text):
-    message = f"DRAGON_OPTIM_CUDA_ARCHS={text}: .* is no architecture of nvcc 12.4 .it has 70, 80, 90"
+    message = f"DRAGON_OPTIM_CUDA_ARCHS={text}: .* is no architecture of nvcc 12.4 .*need some of 70, 80, 90"
     with pytest.raises(BuildError, match=message):
         cuda.chosen_architectures(nvcc, {cuda.ARCHS: text})
+
+
+@pytest.mark.parametrize("version", ["9.2", "10.2", "11.6"])
+def test_an_nvcc_that_is_too_old(nvcc, version):
+    with pytest.raises(BuildError, match=f"nvcc {version} is too old: install CUDA 11.7 or later"):
+        cuda.chosen_architectures(nvcc._replace(version=version), {})
 
 
 @pytest.fixture
@@ -95,9 +101,9 @@ def test_headers_that_the_toolkit_lacks(toolkit, tmp_path):
     assert toolkit.lacks({"CPATH": f"/nowhere:{tmp_path / 'more'}"}) == []
 
 
-def test_a_dragon_without_cuda_needs_no_nvcc(make_dragon, tmp_path):
+def test_a_dragon_without_cuda_needs_no_nvcc(make_dragon):
     dragon = Dragon(make_dragon("dragon"), "0.3.0", "abc")
-    assert cuda.parts_for(dragon, None, tmp_path, tmp_path, print) is None
+    assert cuda.toolkit_for(dragon, None) is None
 
 
 def test_a_dragon_with_cuda_needs_nvcc_and_all_headers(make_dragon, tmp_path, nvcc, toolkit, monkeypatch):
@@ -105,10 +111,25 @@ def test_a_dragon_with_cuda_needs_nvcc_and_all_headers(make_dragon, tmp_path, nv
     with pytest.raises(
         BuildError, match="was built with CUDA, and its operators need nvcc: install CUDA's tool"
     ):
-        cuda.parts_for(dragon, None, tmp_path, tmp_path, print)
+        cuda.toolkit_for(dragon, None)
     monkeypatch.delenv("CPATH", raising=False)
     with pytest.raises(BuildError, match=r"lacks cublas_v2\.h and curand\.h, which Dragon's headers include"):
-        cuda.parts_for(dragon, nvcc, tmp_path, tmp_path, print)
+        cuda.toolkit_for(dragon, nvcc)
+    for header in cuda.DRAGONS_HEADERS:
+        (tmp_path / "headers" / header).touch()
+    assert cuda.toolkit_for(dragon, nvcc) == toolkit
+    monkeypatch.setenv(cuda.ARCHS, "60")  # said before anything is compiled
+    with pytest.raises(BuildError, match="60 is no architecture of nvcc 12.4"):
+        cuda.toolkit_for(dragon, nvcc)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(b"libcudart.so.12", True), (b"libcudart.so.11.0", False), (b"", False)]
+)
+def test_the_runtime_is_dragons_where_it_is_of_the_same_release(make_dragon, nvcc, text, expected):
+    """Another release is in a library that nobody has loaded, or has at all: ours then brings its own."""
+    dragon = Dragon(make_dragon("dragon", cuda=text + dragon_home.CUDA_SYMBOL), "0.3.0", "abc")
+    assert cuda.shares_runtime(dragon, nvcc) == expected
 
 
 def test_machine_code_for_each_and_ptx_of_the_last():

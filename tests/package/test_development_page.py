@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""docs/development.rst names every file of tests, and none that is not there."""
+"""docs/development.rst names every file of the package and of tests, and none that is not there."""
 
 import re
 from typing import Dict, List
@@ -40,3 +40,18 @@ def test_every_file_of_tests_is_named(place, root, named):
 def test_every_name_exists(place, root, named):
     folder = root / "tests" / place
     assert [name for name in named[place] if not matches(folder, [name.rstrip("/")])] == []
+
+
+@pytest.mark.parametrize("folder", ["dragon_optim", "dragon_optim/_dragon"])
+def test_every_file_of_the_package_is_named(folder, root):
+    page = (root / "docs" / "development.rst").read_text()
+    table = page.split(f"\n``{folder}/``, by file:\n")[1].split("\n\n``")[0].split("\n\nBuild and test\n")[0]
+    files = {path.name for path in (root / folder).glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"``(\w+\.py)``", table)) == files
+
+
+@pytest.mark.parametrize("name", ["_torch_file", "lr_scheduler"])
+def test_every_file_of_a_folder_is_named_in_its_docstring(name, root):
+    folder = root / "dragon_optim" / name
+    words = (folder / "__init__.py").read_text().split('"""')[1]
+    assert set(re.findall(r"``(\w+)``", words)) == {path.stem for path in folder.glob("*.py")} - {"__init__"}

@@ -45,18 +45,19 @@ def test_the_unrelated_package(installed):
 
 
 @pytest.mark.parametrize(
-    ("text", "has_cuda", "shares_runtime"),
+    ("text", "has_cuda", "runtime"),
     [
-        (b"", False, False),
-        (b"dragon::CPUContext", False, False),
-        (b"\0_ZN6dragon11CUDAContext7objectsEv\0", True, False),
-        (b"\0libcudart.so.12\0_ZN6dragon11CUDAContext7objectsEv\0", True, True),
+        (b"", False, ""),
+        (b"dragon::CPUContext", False, ""),
+        (b"\0_ZN6dragon11CUDAContext7objectsEv\0", True, ""),
+        (b"\0libcudart.so.11.0\0_ZN6dragon11CUDAContext7objectsEv\0", True, "11"),
+        (b"\0libcudart.so.12\0_ZN6dragon11CUDAContext7objectsEv\0", True, "12"),
     ],
 )
-def test_a_dragon_with_cuda(installed, text, has_cuda, shares_runtime):
+def test_a_dragon_with_cuda(installed, text, has_cuda, runtime):
     installed(cuda=text)
     dragon = dragon_home.find_dragon({})
-    assert (dragon.has_cuda, dragon.shares_cuda_runtime) == (has_cuda, shares_runtime)
+    assert (dragon.has_cuda, dragon.shared_cuda_runtime) == (has_cuda, runtime)
 
 
 def test_cuda_as_dragon_itself_says():

@@ -30,6 +30,31 @@ void CudaDevice::ProbeMemory(int64_t bytes) {
   cuda::Check(cudaFree(memory), "giving memory back");
 }
 
+// Dragon's tensors take multiples of 512 bytes, and the driver gives large ones whole pages.
+int64_t CudaDevice::Footprint(int64_t bytes) {
+  constexpr int64_t kLarge = int64_t{1} << 20;
+  const int64_t unit = bytes >= kLarge ? 2 * kLarge : 512;
+  return (bytes + unit - 1) / unit * unit;
+}
+
+int64_t CudaDevice::BytesToCome(Tensor* tensor) {
+  const auto* memory = tensor->memory();
+  if (memory == nullptr) return 0;
+  const auto state = memory->state();
+  const bool is_on_a_device = state == dragon::UnifiedMemory::STATE_AT_CUDA || state == dragon::UnifiedMemory::SYNCED;
+  if (is_on_a_device && memory->device() == context_->device()) return 0;
+  if (memory->size("cuda", context_->device()) > 0) return 0;  // there is an old copy to overwrite
+  return Footprint(static_cast<int64_t>(memory->size()));
+}
+
+int64_t CudaDevice::NormScratch(int64_t size) {
+  RMSpropTensor tensor{};
+  tensor.size = size;
+  RMSpropOptions options{};
+  options.clip_norm = 1;
+  return cuda::RMSpropWorkspace(options, &tensor, 1);
+}
+
 cuda::Workspace CudaDevice::Scratch(int64_t bytes) {
   if (bytes == 0) return {nullptr, 0};
   if (static_cast<int64_t>(scratch_.capacity()) < bytes) ProbeMemory(bytes);
@@ -67,13 +92,18 @@ void CudaDevice::Zero(void* data, size_t bytes) {
 }
 
 void CudaDevice::Upload(void* destination, const void* source, size_t bytes) {
-  cuda::Check(cudaMemcpyAsync(destination, source, bytes, cudaMemcpyHostToDevice, Stream()), "a copy to the device");
+  Copy(destination, source, bytes, cudaMemcpyHostToDevice, "a copy to the device");
 }
 
 void CudaDevice::Download(void* destination, const void* source, size_t bytes) {
+  Copy(destination, source, bytes, cudaMemcpyDeviceToHost, "a copy from the device");
+}
+
+// Waits also on the way to the device: the driver makes a copy of its own of most memory of the host first, not of all.
+void CudaDevice::Copy(void* destination, const void* source, size_t bytes, cudaMemcpyKind kind, const char* what) {
   const cudaStream_t stream = Stream();
-  cuda::Check(cudaMemcpyAsync(destination, source, bytes, cudaMemcpyDeviceToHost, stream), "a copy from the device");
-  cuda::Check(cudaStreamSynchronize(stream), "a copy from the device");
+  cuda::Check(cudaMemcpyAsync(destination, source, bytes, kind, stream), what);
+  cuda::Check(cudaStreamSynchronize(stream), what);
 }
 
 }  // namespace dragon_optim

@@ -17,12 +17,15 @@ class CudaDevice {
   explicit CudaDevice(dragon::CUDAContext* context) : context_(context) {}
 
   void ProbeMemory(int64_t bytes);
+  static int64_t Footprint(int64_t bytes);
+  int64_t BytesToCome(Tensor* tensor);
+  static int64_t NormScratch(int64_t size);
   void Update(DType dtype, DType grad_dtype, const RMSpropOptions& options, const std::vector<RMSpropTensor>& tensors);
   void Accumulate(DType grad_dtype, const std::vector<AccumulateTensor>& tensors);
   void Fill(DType dtype, void* data, int64_t size, double value);
   void HalfToFloat(const void* source, void* destination, int64_t size);
   void Zero(void* data, size_t bytes);
-  // The source may be overwritten as soon as this returns.
+  // Both wait for the device: the memory of the host is the caller's again when they return.
   void Upload(void* destination, const void* source, size_t bytes);
   void Download(void* destination, const void* source, size_t bytes);
 
@@ -30,6 +33,7 @@ class CudaDevice {
   // The stream to launch on; its device is the current one from then on.
   cudaStream_t Stream();
   cuda::Workspace Scratch(int64_t bytes);
+  void Copy(void* destination, const void* source, size_t bytes, cudaMemcpyKind kind, const char* what);
 
   dragon::CUDAContext* context_;
   Tensor scratch_;  // for the norms: allocated at the first clipped step, and again only where the gradients have grown

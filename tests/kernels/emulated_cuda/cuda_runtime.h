@@ -9,8 +9,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <tuple>
 #include <type_traits>
-#include <utility>
 
 #ifndef CUDART_VERSION
 #define CUDART_VERSION 13000
@@ -27,7 +29,13 @@
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchOutOfResources = 701 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorLaunchOutOfResources = 701,
+  cudaErrorMisalignedAddress = 716
+};
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxThreadsPerMultiProcessor = 39 };
 
 struct dim3 {
@@ -42,34 +50,32 @@ extern EmulatedIndex threadIdx, blockIdx, gridDim;
 
 void __syncthreads();
 
+cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t error);
 const char* cudaGetErrorName(cudaError_t error);
 
-using EmulatedThread = void (*)(const void* context);
+// `thread` is what each thread of the launch does.
 cudaError_t EmulateLaunch(unsigned grid, unsigned block, size_t argument_bytes, cudaStream_t stream,
-                          EmulatedThread thread, const void* context);
+                          const std::function<void()>& thread);
 
+// The arguments are copied here, as CUDA copies them: the kernel may run when the caller has gone on.
 template <typename... Parameters, size_t... kIndices>
-void EmulatedCall(void (*kernel)(Parameters...), void** arguments, std::index_sequence<kIndices...>) {
-  kernel(*static_cast<std::remove_reference_t<Parameters>*>(arguments[kIndices])...);
+std::function<void()> EmulatedCall(void (*kernel)(Parameters...), void** pointers, std::index_sequence<kIndices...>) {
+  using Arguments = std::tuple<std::remove_cv_t<std::remove_reference_t<Parameters>>...>;
+  const auto arguments =
+      std::make_shared<Arguments>(*static_cast<std::tuple_element_t<kIndices, Arguments>*>(pointers[kIndices])...);
+  return [kernel, arguments] { kernel(std::get<kIndices>(*arguments)...); };
 }
 
 template <typename... Parameters>
 cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments, size_t,
                              cudaStream_t stream) {
-  struct Context {
-    void (*kernel)(Parameters...);
-    void** arguments;
-  } context = {kernel, arguments};
-  const EmulatedThread thread = [](const void* data) {
-    const auto& call = *static_cast<const Context*>(data);
-    EmulatedCall(call.kernel, call.arguments, std::index_sequence_for<Parameters...>());
-  };
   const size_t bytes = (size_t{0} + ... + sizeof(std::remove_reference_t<Parameters>));
-  return EmulateLaunch(grid.x, block.x, bytes, stream, thread, &context);
+  return EmulateLaunch(grid.x, block.x, bytes, stream,
+                       EmulatedCall(kernel, arguments, std::index_sequence_for<Parameters...>()));
 }
 
 #endif  // EMULATED_CUDA_RUNTIME_H_

@@ -1,23 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// What a Dragon with CUDA defines and one without does not; and the part of CUDA's runtime that the operators call.
-// The memory of the device is the host's, so that whoever reads a tensor finds there what an operator has written.
+// What a Dragon with CUDA defines and one without does not, and its operators for CUDA: those for the CPU, whose results
+// go to the device.
 
-#include <cstdlib>
-#include <cstring>
+#include <memory>
 
 #include "dragon/core/operator.h"
-
-namespace {
-
-struct Counts {
-  int64_t allocations = 0;
-  int64_t copies = 0;
-  int64_t fills = 0;
-} counts;
-bool out_of_memory = false;
-
-}  // namespace
 
 namespace dragon {
 
@@ -31,53 +19,48 @@ CUDAObjects& CUDAContext::objects() {
 template <>
 void Tensor::raw_mutable_data<CUDAContext>(void** data) {
   auto* found = memory();
-  *data = found != nullptr ? found->mutable_cpu_data(nbytes()) : nullptr;
+  *data = found != nullptr ? found->mutable_cuda_data(nbytes()) : nullptr;
 }
 
 }  // namespace dragon
 
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+namespace {
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = reinterpret_cast<cudaStream_t>(0x5EED);
-  return cudaSuccess;
-}
+class ByTheHost final : public dragon::Operator<dragon::CUDAContext> {
+ public:
+  ByTheHost(const dragon::OperatorDef& def, dragon::Workspace* ws)
+      : dragon::Operator<dragon::CUDAContext>(def, ws), definition_(def) {
+    definition_.mutable_device_option()->set_device_type(dragon::PROTO_CPU);
+    host_.reset(dragon::CPUOperatorRegistry()->Create(def.type(), definition_, ws));
+  }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+  void RunOnDevice() override {
+    dragon::OperatorDef edges;  // Dragon may have given this operator others
+    edges.set_name(name_);
+    for (const auto* tensor : inputs_) edges.add_input(tensor->name());
+    for (const auto* tensor : outputs_) edges.add_output(tensor->name());
+    host_->DeriveFrom(edges);
+    host_->SwitchToPhase(phase_);
+    host_->Run();
+    for (auto* tensor : outputs_) {
+      void* data = nullptr;
+      if (tensor->has_memory()) tensor->raw_mutable_data<dragon::CUDAContext>(&data);
+    }
+  }
 
-cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  ++counts.allocations;
-  if (out_of_memory) return cudaErrorMemoryAllocation;
-  *memory = std::malloc(bytes);
-  return cudaSuccess;
-}
+ private:
+  dragon::OperatorDef definition_;
+  std::unique_ptr<dragon::OperatorBase> host_;
+};
 
-cudaError_t cudaFree(void* memory) {
-  std::free(memory);
-  return cudaSuccess;
-}
+}  // namespace
 
-cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
-  ++counts.fills;
-  std::memset(data, value, bytes);
-  return cudaSuccess;
-}
-
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  ++counts.copies;
-  std::memcpy(to, from, bytes);
-  return cudaSuccess;
-}
-
-// What the tests set and ask.
-extern "C" {
-
-void emulated_cuda_out_of_memory(int value) { out_of_memory = value != 0; }
-
-// Allocations, copies and fills since the last question.
-void emulated_cuda_counts(int64_t* result) {
-  const int64_t values[] = {counts.allocations, counts.copies, counts.fills};
-  std::memcpy(result, values, sizeof(values));
-  counts = Counts();
-}
+// Registers all of Dragon's own operators for CUDA.
+extern "C" void emulated_cuda_register() {
+  for (const auto& name : dragon::CPUOperatorRegistry()->keys()) {
+    if (dragon::CUDAOperatorRegistry()->Has(name)) continue;
+    dragon::CUDAOperatorRegistry()->Register(name, [](const dragon::OperatorDef& def, dragon::Workspace* ws) {
+      return new ByTheHost(def, ws);
+    });
+  }
 }

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Tensors that Dragon ends the process at, when it reads or prints them."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+
+from dragon.core.framework import workspace
+from dragon.vm import torch
+
+
+def reset_tensor():
+    """Its memory was given back."""
+    tensor = torch.ones(3)
+    tensor._impl.Reset()
+    return tensor
+
+
+def never_filled():
+    """It has no name yet."""
+    return torch.Tensor()
+
+
+def dead_tensor():
+    """Its workspace is gone."""
+    other = workspace.Workspace()
+    with other.as_default():
+        tensor = torch.ones(3)
+    del other
+    gc.collect()
+    # Dragon's own destructor of such a tensor reads memory that was freed: this one is never destroyed.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(tensor))
+    return tensor
