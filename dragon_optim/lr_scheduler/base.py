@@ -145,16 +145,16 @@ class LRScheduler:
             self._update_lr(epoch)
 
     def _update_lr(self, epoch: Optional[int] = None) -> None:
-        with rates.all_or_nothing(self, self.optimizer):
-            with self._inside_step():
-                if epoch is None:
-                    self.last_epoch += 1
-                    values = self.get_lr()
-                else:
-                    self.last_epoch = epoch
-                    values = getattr(self, "_get_closed_form_lr", self.get_lr)()
-                momenta = self._get_momenta()
-            self._write(values, momenta)
+        """Set the rates of the next epoch, or of one that is given. Callers undo what fails."""
+        with self._inside_step():
+            if epoch is None:
+                self.last_epoch += 1
+                values = self.get_lr()
+            else:
+                self.last_epoch = epoch
+                values = getattr(self, "_get_closed_form_lr", self.get_lr)()
+            momenta = self._get_momenta()
+        self._write(values, momenta)
 
     @contextlib.contextmanager
     def _inside_step(self) -> Iterator[None]:

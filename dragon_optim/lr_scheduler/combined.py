@@ -23,7 +23,7 @@ class _OfSchedulers(LRScheduler):
 
     def _update_lr(self, epoch: Optional[int] = None) -> None:
         """Begin anew, where another scheduler says so: the only epoch that it gives is 0."""
-        with rates.all_or_nothing(self, self.optimizer), order.silent():
+        with order.silent():
             _reset_to_initial(self)
             for each in _leaves(self):
                 each.last_epoch = -1
