@@ -22,7 +22,7 @@ _left_behind.install()
 _stock.install()
 _copying.install()
 
-from dragon_optim import checkpoint, graph, native_optimizers  # noqa: E402  the operators must be registered first
+from dragon_optim import checkpoint, graph, lr_scheduler, native_optimizers  # noqa: E402  operators come first
 from dragon_optim.clip import (  # noqa: E402
     clip_grad_norm_,
     clip_grad_value_,
@@ -50,6 +50,7 @@ __all__ = [
     "get_total_norm",
     "graph",
     "install",
+    "lr_scheduler",
     "native_optimizers",
     "register_optimizer_step_post_hook",
     "register_optimizer_step_pre_hook",

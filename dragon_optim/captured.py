@@ -26,12 +26,22 @@ class Observer:
             for each in stock.living()
             if stock.lives_in(each, home)
         }
+        self._steps_before = {key: stock.steps_done(each) for key, (each, _) in self._groups_before.items()}
         for engine, _ in known.values():
             self.prepared(engine)
 
     def overridden(self) -> Set[Tuple[Any, str]]:
         """The methods of users' classes that a replay would not call: class and name."""
         return {each for optimizer, _ in self._groups_before.values() for each in _overridden(optimizer)}
+
+    def steps(self) -> List[Tuple[Any, int]]:
+        """The optimizers that have made steps, and how many."""
+        found = []
+        for key, (optimizer, _) in self._groups_before.items():
+            before, now = self._steps_before[key], stock.steps_done(optimizer)
+            if before is not None and now is not None and now > before:
+                found.append((optimizer, now - before))
+        return found
 
     def prepared(self, engine: Engine) -> None:
         """An optimizer has looked at its groups."""
@@ -183,6 +193,7 @@ class Variant:
         self._optimizers = list(observer.seen.values())
         self.engines = [each.engine for each in self._optimizers]
         self._events = recorder.events
+        self._steps = observer.steps()
         self._modules = [module for module, _ in recorder.training.values()]
         self._training = [training for _, training in recorder.training.values()]
         self._switched = [
@@ -239,6 +250,8 @@ class Variant:
                 each.engine.catch_up(summed=False)
         for optimizer, _, after in self._stock:
             optimizer._sums_grad = after
+        for optimizer, steps in self._steps:
+            stock.count_steps(optimizer, steps)
         for module, training in self._switched:
             module.training = training
         for tensor, requires_grad in self._flagged:

@@ -30,11 +30,11 @@ def save(obj: Any, path: Union[str, "os.PathLike[str]"], progress: Progress = No
     ----------
     obj : dict, OrderedDict, list, tuple, or any value that may stand in them
         Values: Dragon tensors and Parameters, numpy arrays, numpy scalars (which become Python's), None,
-        bool, int (up to 255 bytes), float, str and bytes. At most 500 levels deep. Keys: str, int (64 bits),
-        float, bool and None; in one dict at most 16384 that are neither str, nor ints from 0 to about 4 times
-        the number of ints before them, nor ints in equal steps. dtypes of tensors: bool, int8, uint8, int32,
-        int64, float16, float32, float64. What stands in several places is stored once and loads as one
-        object.
+        bool, int (up to 255 bytes), float, str, bytes, and Counters of ints. At most 500 levels deep. Keys:
+        str, int (64 bits), float, bool and None; in one dict at most 16384 that are neither str, nor ints
+        from 0 to about 4 times the number of ints before them, nor ints in equal steps. dtypes of tensors:
+        bool, int8, uint8, int32, int64, float16, float32, float64. What stands in several places is stored
+        once and loads as one object.
     path : str or os.PathLike
         The file. Symbolic links are followed; the permissions of a file that is there are kept.
     progress : callable, optional, default=None
@@ -103,9 +103,9 @@ def load(path: Union[str, "os.PathLike[str]"], progress: Progress = None) -> Any
     Returns
     -------
     object
-        Dicts, OrderedDicts, lists and tuples of Dragon tensors in main memory, and of plain values. The
-        tensors live in the current workspace, of which each thread has its own, and die with it. Parameters
-        are ``torch.nn.Parameter``; ``requires_grad`` is as saved.
+        Dicts, OrderedDicts, lists and tuples of Dragon tensors in main memory, of plain values and Counters.
+        The tensors live in the current workspace, of which each thread has its own, and die with it.
+        Parameters are ``torch.nn.Parameter``; ``requires_grad`` is as saved.
 
     Raises
     ------

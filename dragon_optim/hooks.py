@@ -9,6 +9,7 @@ import weakref
 from collections import OrderedDict
 from typing import Any, Callable, Tuple
 
+from dragon_optim._dragon import stock
 from dragon_optim.parameters import brief, type_name
 
 Hook = Callable[..., Any]
@@ -305,8 +306,11 @@ def around_step(step: Callable[..., Any]) -> Callable[..., Any]:
             if any_for_step(optimizer):
                 # Threads that share an optimizer take turns, hooks included.
                 with optimizer._engine.turn:
-                    return _hooked_step(step, optimizer, args, kwargs)
+                    result = _hooked_step(step, optimizer, args, kwargs)
+                    stock.count_steps(optimizer)
+                    return result
             result = step(*args, **kwargs)
+            stock.count_steps(optimizer)
             if tables.step_post or _global_post_hooks:  # registered by the closure
                 _call_post_hooks(optimizer, args, kwargs)
             return result

@@ -13,9 +13,9 @@ from dragon_optim.engine import Engine
 from dragon_optim.state import OptimizerState
 from dragon_optim.state_dict import Reader, Requirements, check_mapping, pack
 
-# What belongs to one object: the memory of its state; the hooks, as in PyTorch; and a `step` of its own, put
-# there by a scheduler that counts: in a copy it would go on stepping this object.
-_OWN = ("_engine", "_state", "_hooks", "step")
+# What belongs to one object: the memory of its state; the hooks, as in PyTorch; how many steps it has done;
+# and a `step` of its own, put there by a wrapper: in a copy it would go on stepping this object.
+_OWN = ("_engine", "_state", "_hooks", "_dragon_optim_steps", "step")
 
 # A key of a pickled state that no attribute can have.
 _REQUIRED = "required defaults"

@@ -4,7 +4,7 @@
 import functools
 import gc
 import weakref
-from typing import Any, List
+from typing import Any, Dict, List, Optional
 
 from dragon.vm.torch.core.optim.optimizer import Optimizer
 
@@ -13,8 +13,11 @@ from dragon_optim._dragon.workspace import Workspace
 
 _LIVING = "_dragon_optim_living"  # attribute of the class: this module may be imported anew
 
+_STEPS = "_dragon_optim_steps"  # attribute of the objects: how many steps they have done
+
 _get_grad = Optimizer._get_grad
 _init = Optimizer.__init__
+_step = Optimizer.step
 
 
 @functools.wraps(_get_grad)
@@ -27,6 +30,27 @@ def _get_grad_with_data(*args: Any, **kwargs: Any) -> Any:
 def _init_noted(self: Any, *args: Any, **kwargs: Any) -> None:
     _init(self, *args, **kwargs)
     note(self)
+
+
+@functools.wraps(_step)
+def _step_counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+    result = _step(self, *args, **kwargs)
+    count_steps(self)
+    return result
+
+
+def count_steps(optimizer: Any, steps: int = 1) -> None:
+    """The optimizer has done steps."""
+    attributes: Dict[str, Any] = vars(optimizer)
+    attributes[_STEPS] = attributes.get(_STEPS, 0) + steps
+
+
+def steps_done(optimizer: Any) -> Optional[int]:
+    """How many steps an optimizer has done; None where nobody counts."""
+    step = getattr(type(optimizer), "step", None)
+    if getattr(step, "hooked", False) or (isinstance(optimizer, Optimizer) and step is Optimizer.step):
+        return int(vars(optimizer).get(_STEPS, 0))
+    return None
 
 
 def note(optimizer: Any) -> None:
@@ -53,9 +77,10 @@ def install() -> None:
     """Let stock optimizers take a gradient that was taken away for none, and take note of new ones.
 
     ``zero_grad(set_to_none=True)``, ours as well as theirs, leaves an empty tensor; at that the next stock
-    ``zero_grad()`` or ``sum_grad()`` would end the process.
+    ``zero_grad()`` or ``sum_grad()`` would end the process. Their steps are counted: schedulers ask for it.
     """
     wrapping.install(Optimizer, "_get_grad", _get_grad_with_data, static=True)
+    wrapping.install(Optimizer, "step", _step_counted)
     if wrapping.install(Optimizer, "__init__", _init_noted):
         setattr(Optimizer, _LIVING, weakref.WeakValueDictionary())
         for each in gc.get_objects():  # those that there are already

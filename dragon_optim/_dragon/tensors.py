@@ -8,7 +8,7 @@ import numpy
 from dragon.core.framework import types
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon.workspace import Workspace
+from dragon_optim._dragon.workspace import Workspace, check_readable
 
 
 def is_tensor(value: Any) -> bool:
@@ -74,6 +74,19 @@ _requires_grad = attrgetter("_requires_grad")
 def require_grad(tensors: Sequence[Tensor]) -> List[bool]:
     """``requires_grad`` of each. The attribute behind the property: a step asks this of every parameter."""
     return list(map(_requires_grad, tensors))
+
+
+def check_overwritable(tensor: Tensor, what: str) -> None:
+    """Raise unless `overwrite` can write a number into the tensor."""
+    check_readable(tensor, what)
+    if not str(tensor.dtype).startswith("float"):
+        raise TypeError(f"{what} is of dtype {tensor.dtype}, which would round it: make it a float tensor.")
+
+
+def overwrite(tensor: Tensor, number: float) -> None:
+    """Fill a tensor with a number, past the tape. Its dtype and shape stay."""
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype)
+    tensor._impl.FromNumpy(numpy.full(shape, number, dtype), True)
 
 
 def have_data(workspace: Workspace, names: Sequence[str]) -> List[bool]:

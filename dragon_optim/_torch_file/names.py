@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The names that a checkpoint may use, and what each does here. Nothing is imported and nothing looked up."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any, Callable, Dict, Tuple
 
 from dragon_optim._torch_file.dtypes import BY_NAME, BY_STORAGE, UNSUPPORTED, UNSUPPORTED_STORAGES
@@ -61,6 +61,15 @@ def _ordered_dict(arguments: Tuple) -> Any:
     if arguments:
         raise _wrong("OrderedDict")
     return OrderedDict()
+
+
+def _counter(arguments: Tuple) -> Any:
+    """What a scheduler with milestones has in its state dict."""
+    if len(arguments) != 1 or type(arguments[0]) is not dict:
+        raise _wrong("Counter")
+    if any(type(times) is not int for times in arguments[0].values()):
+        raise CheckpointError("the file holds a Counter that counts something else than ints.")
+    return Counter(arguments[0])
 
 
 def _bytes(arguments: Tuple) -> bytes:
@@ -124,6 +133,7 @@ def _parameter(arguments: Tuple) -> StoredTensor:
 
 _CALLED: Dict[Tuple[str, str], Callable[[Tuple], Any]] = {
     ("collections", "OrderedDict"): _ordered_dict,
+    ("collections", "Counter"): _counter,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): _bytes,
     ("builtins", "bytes"): _bytes,

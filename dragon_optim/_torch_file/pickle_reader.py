@@ -34,6 +34,7 @@ class PickleReader:
         self._keys: Dict[int, Keys] = {}  # by the identity of the dict, which the memo or the stack holds
         self._dicts: List[Any] = []
         self._encoded = 0  # lengths of the bytes objects made from strings
+        self._counted = 0  # lengths of the Counters made from dicts
 
     def read(self) -> Any:
         """Return the object that the pickle builds."""
@@ -201,6 +202,11 @@ class PickleReader:
             self._encoded += len(value)
             if self._encoded > len(self._data):  # one string, recalled and encoded a million times
                 self._fail("the pickle makes more bytes than it has.")
+        elif type(value) is collections.Counter:
+            self._budget.container()
+            self._counted += len(value)
+            if self._counted > len(self._data):  # one dict, recalled and counted a million times
+                self._fail("the pickle makes more entries of Counters than it has bytes.")
         elif type(value) is StoredTensor:
             self._budget.tensor()
         elif type(value) is collections.OrderedDict:

@@ -21,6 +21,7 @@ from dragon_optim._torch_file.sources import Source, is_source
 _REBUILD_TENSOR = ("torch._utils", "_rebuild_tensor_v2")
 _REBUILD_PARAMETER = ("torch._utils", "_rebuild_parameter")
 _ORDERED_DICT = ("collections", "OrderedDict")
+_COUNTER = ("collections", "Counter")
 _MAX_INT_BYTES = 255
 
 Values = Iterator[Any]
@@ -69,6 +70,8 @@ class PickleWriter:
             self._str(value)
         elif kind is bytes:
             self._bytes(value)
+        elif kind is collections.Counter:
+            self._counter(value)
         elif is_source(value):
             self._tensor(value)
         else:
@@ -202,19 +205,42 @@ class PickleWriter:
         keys = Keys()
         for key, each in value.items():
             key = _plain(key)
-            if type(key) not in KEY_TYPES:
-                raise TypeError(
-                    f"{self._walk.inside()} has a key of type {_type_name(key)}, which cannot be saved: keys "
-                    "are str, int, float, bool or None."
-                )
-            problem = keys.problem(key)
-            if problem:
-                raise ValueError(f"the key {shown(key)} of {self._walk.inside()} {problem}.")
-            self._write_leaf(key)
+            self._key(key, keys, self._walk.inside())
             self._walk.step(f"[{shown(key)}]")
             yield each
             self._out += op.SETITEM
         yield from self._attributes(value)
+
+    def _key(self, key: Any, keys: Keys, place: str) -> None:
+        if type(key) not in KEY_TYPES:
+            raise TypeError(
+                f"{place} has a key of type {_type_name(key)}, which cannot be saved: keys are str, int, "
+                "float, bool or None."
+            )
+        problem = keys.problem(key)
+        if problem:
+            raise ValueError(f"the key {shown(key)} of {place} {problem}.")
+        self._write_leaf(key)
+
+    def _counter(self, value: "collections.Counter[Any]") -> None:
+        """Write a Counter, which is a leaf here: it holds nothing but ints."""
+        if self._get_object(value):
+            return
+        self._global(*_COUNTER)
+        self._out += op.EMPTY_DICT
+        keys = Keys()
+        for key, times in value.items():
+            key, times = _plain(key), _plain(times)
+            if type(times) is not int:
+                raise TypeError(
+                    f"{self._walk.path()} counts {shown(key)} as a {_type_name(times)}, which cannot be "
+                    "saved: only ints can be in a Counter."
+                )
+            self._key(key, keys, self._walk.path())
+            self._int(times)
+            self._out += op.SETITEM
+        self._out += op.TUPLE1 + op.REDUCE
+        self._put_object(value)
 
     def _attributes(self, value: Any) -> Values:
         """PyTorch and its users keep the versions of modules in an attribute of a state dict."""

@@ -16,6 +16,7 @@ HOSTILE = [
     b"ctorch._utils\n_rebuild_tensor_v2\n",
     b"ctorch._utils\n_rebuild_parameter\n",
     b"ccollections\nOrderedDict\n",
+    b"ccollections\nCounter\n",
     b"ctorch\nFloatStorage\n",
     b"ctorch\nComplexFloatStorage\n",
     b"ctorch.storage\nUntypedStorage\n",

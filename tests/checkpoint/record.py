@@ -20,10 +20,10 @@ from tests.checkpoint.support import RECORDED, ROOT, described, environment
 VARIABLE = "DRAGON_OPTIM_TORCH_PYTHON"
 
 
-def torch_side(job: str, folder) -> str:
+def torch_side(job: str, folder, module: str = "torch_side") -> str:
     """Let real PyTorch do a job."""
     done = subprocess.run(
-        [os.environ[VARIABLE], "-m", "tests.checkpoint.torch_side", job, str(folder)],
+        [os.environ[VARIABLE], "-m", f"tests.checkpoint.{module}", job, str(folder)],
         cwd=ROOT,
         env=environment(),
         capture_output=True,

@@ -88,6 +88,17 @@ TABLE = {
     "storage class called": (b"ctorch\nFloatStorage\n)R", "torch.FloatStorage, which is no function"),
     "arguments in a list": (b"ccollections\nOrderedDict\n]R", "calls something"),
     "OrderedDict of pairs": (call(b"collections\nOrderedDict", b"]"), "OrderedDict with other arguments"),
+    "Counter of a list": (call(b"collections\nCounter", b"]"), "Counter with other arguments"),
+    "Counter of nothing": (call(b"collections\nCounter", b""), "Counter with other arguments"),
+    "Counter of strings": (
+        call(b"collections\nCounter", b"}K\x01" + text("x") + b"s"),
+        "a Counter that counts something else than ints",
+    ),
+    "item of a Counter": (call(b"collections\nCounter", b"}") + b"K\x01Ns", "no dict"),
+    "BUILD a Counter": (
+        call(b"collections\nCounter", b"}") + b"}b",
+        "adds to something that is no OrderedDict",
+    ),
     "bytes of a size": (call(b"builtins\nbytes", integer(2**40)), "bytes with other arguments"),
     "encode as utf-7": (call(b"_codecs\nencode", text("x") + text("utf-7")), "encode with other arguments"),
     "encode a number": (call(b"_codecs\nencode", b"K\x01" + text("latin1")), "encode with other arguments"),
@@ -158,6 +169,13 @@ TABLE = {
     "lists within a small file": (
         b"(" + b"]" * 1_000_000 + b"t",
         "more dicts, lists and tuples than its size explains. The limit for this file is 831",
+    ),
+    "one dict counted often": (
+        b"}("
+        + b"".join(integer(i) + b"K\x01" for i in range(2_000))
+        + b"uq\x00ccollections\nCounter\nq\x01"
+        + b"h\x01h\x00\x85R" * 1000,
+        "more entries of Counters than it has bytes",
     ),
     "one string encoded often": (
         text("x" * 10_000)

@@ -81,6 +81,30 @@ def test_numpy_scalars_become_pythons(scalar, plain, tmp_path):
     assert (type(loaded["value"]), loaded) == (type(plain), {"value": plain, 4: 1})
 
 
+def test_counters(tmp_path):
+    """What a scheduler with milestones has in its state dict. One object stays one."""
+    counter = collections.Counter({30: 2, np.int64(80): 1})
+    loaded = round_trip(
+        {"milestones": counter, "again": [counter], "none": collections.Counter()}, tmp_path / "a.pt"
+    )
+    assert loaded == {"milestones": counter, "again": [counter], "none": collections.Counter()}
+    assert loaded["again"][0] is loaded["milestones"]
+    assert type(loaded["milestones"]) is type(loaded["none"]) is collections.Counter
+
+
+@pytest.mark.parametrize(
+    ("counter", "message"),
+    [
+        ({"a": 1.5}, r"obj\['m'\] counts 'a' as a float"),
+        ({"a": True}, r"obj\['m'\] counts 'a' as a bool"),
+        ({("a",): 1}, r"obj\['m'\] has a key of type tuple"),
+    ],
+)
+def test_counters_of_other_things(counter, message, tmp_path):
+    with pytest.raises(TypeError, match=message):
+        checkpoint.save({"m": collections.Counter(counter)}, tmp_path / "a.pt")
+
+
 def test_values_to_the_bit(tmp_path):
     numbers = np.array([0.0, -0.0, np.nan, -np.nan, np.inf, 1e-45, 3.4e38], "float32")
     numbers.view("uint32")[2] = 0x7FA00001  # a signalling NaN with a payload

@@ -19,10 +19,9 @@ STATE_DICTS = "optim/test_pytorch_state_dicts.py::"
 HOOKS = "optim/test_pytorch_hooks.py::"
 CUDA = "CUDA only"
 COMPLEX = "Dragon has no complex tensors"
-SCHEDULERS = "the package has no schedulers yet"
 NO_DEFAULT_DTYPE = "Dragon has no default dtype that one could set"
 SPARSE = "Dragon has no sparse gradients"
-REASONS = (CUDA, COMPLEX, SCHEDULERS, NO_DEFAULT_DTYPE, SPARSE)
+REASONS = (CUDA, COMPLEX, NO_DEFAULT_DTYPE, SPARSE)
 
 # PyTorch's test -> ours, by path and name; or the reason why there is none.
 
@@ -59,7 +58,9 @@ LATEST = {
     "test_errors": STEPS + "test_errors",
     "test_forloop_goes_right_direction": STEPS + "test_forloop_goes_right_direction",
     "test_forloop_goes_right_direction_multigpu": CUDA,
-    "test_param_group_with_lrscheduler_goes_right_direction": SCHEDULERS,
+    "test_param_group_with_lrscheduler_goes_right_direction": (
+        STEPS + "test_param_group_with_lrscheduler_goes_right_direction"
+    ),
     "test_tensor_lr": STEPS + "test_tensor_lr",
     "test_tensor_lr_num_dim_1": STEPS + "test_tensor_lr",
     "test_foreach_matches_forloop": STEPS + "test_foreach_matches_forloop",

@@ -10,6 +10,7 @@ import pytest
 from dragon.vm import torch
 
 import dragon_optim
+from dragon_optim import lr_scheduler
 from tests.optim.pytorch_problem import CONSTRUCTORS, INPUTS, Problem, bits, made, over_foreach, over_inputs
 from tests.optim.support import backward, parameter, values
 
@@ -54,6 +55,35 @@ def test_rmsprop(options, maximize, foreach):
 def test_forloop_goes_right_direction(options, foreach):
     problem, optimizer = made(options, foreach=foreach)
     assert goes_right_direction(problem, optimizer, options.get("maximize"))
+
+
+@over_foreach
+@pytest.mark.parametrize(
+    "makers", [(), ("step",), ("step", "plateau"), ("warm-up", "exponential")], ids="-".join
+)
+def test_param_group_with_lrscheduler_goes_right_direction(makers, foreach):
+    """Two groups, one with a learning rate of its own, and several schedulers on one optimizer."""
+    problem = Problem()
+    optimizer = dragon_optim.RMSprop(
+        [{"params": [problem.weight]}, {"params": [problem.bias], "lr": 0.01}], lr=1e-3, foreach=foreach
+    )
+    make = {
+        "step": lambda: lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.9),
+        "plateau": lambda: lr_scheduler.ReduceLROnPlateau(optimizer),
+        "warm-up": lambda: lr_scheduler.LinearLR(optimizer, start_factor=0.4, total_iters=4),
+        "exponential": lambda: lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
+    }
+    schedulers = [make[name]() for name in makers]
+    before = problem.closure()
+    for _ in range(20):
+        loss = problem.closure()
+        optimizer.step()
+        for each in schedulers:
+            each.step(loss) if isinstance(each, lr_scheduler.ReduceLROnPlateau) else each.step()
+    assert problem.closure() < before
+    ratio = optimizer.param_groups[1]["lr"] / optimizer.param_groups[0]["lr"]
+    assert ratio == pytest.approx(10)
+    assert (optimizer.param_groups[0]["lr"] == 1e-3) == (not makers)
 
 
 @over_inputs

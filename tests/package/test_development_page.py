@@ -50,7 +50,8 @@ def test_every_file_of_the_package_is_named(folder, root):
     assert set(re.findall(r"``(\w+\.py)``", table)) == files
 
 
-def test_every_file_of_the_file_format_is_named(root):
-    folder = root / "dragon_optim" / "_torch_file"
+@pytest.mark.parametrize("name", ["_torch_file", "lr_scheduler"])
+def test_every_file_of_a_folder_is_named_in_its_docstring(name, root):
+    folder = root / "dragon_optim" / name
     words = (folder / "__init__.py").read_text().split('"""')[1]
     assert set(re.findall(r"``(\w+)``", words)) == {path.stem for path in folder.glob("*.py")} - {"__init__"}
