@@ -73,7 +73,7 @@ def test_a_batch_size_that_stands_in_the_function_makes_another_graph():
         loss = ((side.model(x) - y) * (side.model(x) - y)).sum() / float(x.shape[0])
         loss.backward()
         side.optimizer.step()
-        return loss.reshape((1,)), x.reshape((x.shape[0] * 8,))
+        return x.reshape((x.shape[0] * 8,))  # not the loss: the last bit of a sum depends on addresses
 
     sides = two_sides(mlp, step)
     for rows in [6, 3, 6, 1, 3, 9, 1, 6]:

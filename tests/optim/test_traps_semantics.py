@@ -10,6 +10,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from tests import oracle
+from tests.optim.elsewhere import run_script
 from tests.optim.support import backward, feed_gradient, parameter, snapshot, values
 
 
@@ -133,3 +134,20 @@ def test_D8_a_device_without_operators_is_refused_before_dragon_ends_the_process
     p._device = torch.device("cuda", 0)
     with pytest.raises(RuntimeError, match="cuda:0, for which this dragon_optim was not built"):
         dragon_optim.RMSprop([p])
+
+
+BIAS_GRADIENTS = """
+from dragon.vm import torch
+
+for dtype, rows in ("float64", 8), ("float32", 4):
+    layer = torch.nn.Linear(2, 1)
+    layer = layer.double() if dtype == "float64" else layer
+    layer(torch.ones(rows, 2, dtype=dtype)).sum().backward()
+    print(float(layer.bias.grad))
+"""
+
+
+def test_D10_ones_have_one_dtype():
+    """Dragon's own: this shows that it is there. It should be 8 and 4."""
+    done = run_script(BIAS_GRADIENTS)
+    assert done.stdout.split() == ["8.0", "3.75"], done.stderr
