@@ -72,13 +72,14 @@ def test_factors(cuda):
     clip_cases.check_factors(cuda)
 
 
-def test_a_norm_that_is_small_writes_nothing(cuda):
+@pytest.mark.parametrize(("max_norm", "norm"), [(5.1, 5.0), (1e-6, 0.0)])  # the second is a factor of 1
+def test_a_norm_that_is_small_writes_nothing(cuda, max_norm, norm):
     """To the last bit: a signalling NaN, which any multiplication would change, stays one."""
     odd = np.array([0x7FA00000, 0xFFA00001, 1, 5], np.uint32)
     grad = HostArray(odd)
     tensors = (library.Gradient * 1)()
     tensors[0].size, tensors[0].grad = 4, grad.pointer
-    cuda.scale_to_norm(1, tensors, 5.1, np.float64([5]), 2)
+    cuda.scale_to_norm(1, tensors, max_norm, np.float64([norm]), 2)
     assert grad.read().tobytes() == odd.tobytes()
 
 
