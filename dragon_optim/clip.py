@@ -302,13 +302,14 @@ def _device(given: Sequence[Tensor], name: str, what: str) -> Device:
     places = list(map(tensors.place, given))
     if not places:
         return Device("cpu")
-    for position, place in enumerate(places):
+    for place in dict.fromkeys(places):
+        position = places.index(place)
         if place[0] != "cpu" and place[0] not in library.devices():
             raise RuntimeError(
                 f"{name} {position} is on {given[position].device}, for which this dragon_optim was not "
                 "built: move the model by `model.cpu()`."
             )
-        if place != places[0]:
+        if position > 0:
             raise NotImplementedError(
                 f"{name} 0 is on {given[0].device} and {name} {position} on {given[position].device}, but "
                 f"{what} takes tensors of one device: use clip_norm or clip_value of the optimizer, or move "
