@@ -5,10 +5,11 @@ import math
 import types
 from typing import Any, Iterable, List, Optional, Sequence, Union
 
+from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import clip_graphs, hyper
-from dragon_optim._dragon import collective, leaf_gradients, tape, tensors, workspace
+from dragon_optim._dragon import collective, leaf_gradients, library, tape, tensors, workspace
 from dragon_optim._warnings import warn
 from dragon_optim.parameters import printable, type_name
 
@@ -17,6 +18,8 @@ __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_
 Tensors = Union[Tensor, Iterable[Tensor]]
 
 _MAX_NORM = hyper.Number("max_norm", "max_norm value")
+# The bits of other norms are those of the C library's powers, which a GPU rounds otherwise.
+_ORDERS_ON_A_GPU = (2.0, 1.0, 0.0, math.inf, -math.inf)
 _CLIP_VALUE = hyper.Number("clip_value", "clip_value value")
 
 
@@ -61,13 +64,15 @@ def clip_grad_norm_(
     ------
     RuntimeError
         If `error_if_nonfinite` is set and the norm is not finite, if a parameter lives in another workspace
-        than the current one, or if it has sums of gradients in two optimizers. Nothing was changed.
+        than the current one, on a device that there are no operators for, or has sums of gradients in two
+        optimizers. Nothing was changed.
     ValueError
         If `max_norm` is negative or NaN, or a gradient is no tensor of floats. Nothing was changed.
     TypeError
         If `parameters` holds something else than tensors.
     NotImplementedError
-        If a gradient is on a GPU.
+        If parameters are on several devices; or on a GPU and `norm_type` is none of 2, 1, 0, infinity and
+        -infinity.
 
     See Also
     --------
@@ -80,7 +85,8 @@ def clip_grad_norm_(
     `max_norm`.
 
     Each norm is summed in float64, also of float16, in an order that no thread count and no instruction set
-    changes, and rounded once.
+    changes, and rounded once. On a GPU it has the same bits, and nothing waits for the device unless
+    `error_if_nonfinite` is set.
 
     *Differences from PyTorch*: of float16 gradients the norm is float32, so that it does not overflow at
     65504. A negative `max_norm`, which would turn the gradients around, and NaN are refused. A parameter that
@@ -107,9 +113,10 @@ def clip_grad_norm_(
     params = _as_list(parameters, "parameters")
     if not params and isinstance(parameters, types.GeneratorType):
         warn("`parameters` is an empty generator, no gradient clipping will occur.")
-    clipping, edges = _gradients(params, what)
+    clipping, edges, device = _gradients(params, what)
+    _check_order(order, device, what)
     with clipping.turn:
-        return clipping.clip_norm(edges, limit, order, bool(error_if_nonfinite), for_all)
+        return clipping.clip_norm(edges, device, limit, order, bool(error_if_nonfinite), for_all)
 
 
 def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: Optional[bool] = None) -> None:
@@ -160,9 +167,9 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: Optional[b
     what = "clip_grad_value_()"
     limit = _CLIP_VALUE.check(clip_value)
     for_all = hyper.as_mode("foreach", foreach) is not False
-    clipping, edges = _gradients(_as_list(parameters, "parameters"), what)
+    clipping, edges, device = _gradients(_as_list(parameters, "parameters"), what)
     with clipping.turn:
-        clipping.clip_value(edges, limit, for_all)
+        clipping.clip_value(edges, device, limit, for_all)
 
 
 def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
@@ -200,12 +207,14 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
     order = _order(norm_type)
     measured = _as_list(tensors, "tensors")
     home = _home(measured, "tensor", what)
-    _check_devices(measured, "tensor", what)
+    device = _device(measured, "tensor", what)
+    _check_order(order, device, what)
     for position, tensor in enumerate(measured):
         workspace.check_readable(tensor, f"tensor {position}")
     clipping = clip_graphs.of(home)
     with clipping.turn:
-        return clipping.total_norm(leaf_gradients.names_of(home, measured), order, bool(error_if_nonfinite))
+        edges = leaf_gradients.names_of(home, measured)
+        return clipping.total_norm(edges, device, order, bool(error_if_nonfinite))
 
 
 def clip_grads_with_norm_(
@@ -242,15 +251,15 @@ def clip_grads_with_norm_(
     what = "clip_grads_with_norm_()"
     limit = _MAX_NORM.check(max_norm)
     for_all = hyper.as_mode("foreach", foreach) is not False
-    clipping, edges = _gradients(_as_list(parameters, "parameters"), what)
+    clipping, edges, device = _gradients(_as_list(parameters, "parameters"), what)
     norm: Any
-    if isinstance(total_norm, Tensor) and leaf_gradients.recorder(clipping.home) is not None:
+    if isinstance(total_norm, Tensor) and _stays(total_norm, device, clipping.home):
         _home([total_norm], "total_norm", what)
         norm = leaf_gradients.names_of(clipping.home, [total_norm])[0]
     else:
         norm = hyper.as_number("total_norm", total_norm)
     with clipping.turn:
-        clipping.clip_by_norm(edges, limit, norm, for_all)
+        clipping.clip_by_norm(edges, device, limit, norm, for_all)
 
 
 def _order(norm_type: Any) -> float:
@@ -288,24 +297,51 @@ def _home(given: Sequence[Tensor], name: str, what: str) -> workspace.Workspace:
     return home
 
 
-def _check_devices(given: Sequence[Tensor], name: str, what: str) -> None:
-    kinds = [kind for kind, _ in map(tensors.place, given)]
-    for position, kind in enumerate(kinds):
-        if kind != "cpu":
-            raise NotImplementedError(
-                f"{name} {position} is on {given[position].device}, but {what} runs on the CPU only: use "
-                "clip_norm or clip_value of the optimizer, or move the model by `model.cpu()`."
+def _device(given: Sequence[Tensor], name: str, what: str) -> Device:
+    """Return the device of all tensors, the CPU without any. Raise unless we have operators for it."""
+    places = list(map(tensors.place, given))
+    if not places:
+        return Device("cpu")
+    for place in dict.fromkeys(places):
+        position = places.index(place)
+        if place[0] != "cpu" and place[0] not in library.devices():
+            raise RuntimeError(
+                f"{name} {position} is on {given[position].device}, for which this dragon_optim was not "
+                "built: move the model by `model.cpu()`."
             )
+        if position > 0:
+            raise NotImplementedError(
+                f"{name} 0 is on {given[0].device} and {name} {position} on {given[position].device}, but "
+                f"{what} takes tensors of one device: use clip_norm or clip_value of the optimizer, or move "
+                "the model to one device."
+            )
+    return given[0].device
 
 
-def _gradients(params: Sequence[Tensor], what: str) -> "tuple[clip_graphs.Clipping, List[str]]":
-    """Return what clips in the current workspace, and the names of what it has to clip."""
+def _check_order(order: float, device: Device, what: str) -> None:
+    if device.type == "cpu" or order in _ORDERS_ON_A_GPU:
+        return
+    raise NotImplementedError(
+        f"Invalid norm_type: {order}, but on {device} {what} has 2, 1, 0, inf and -inf only: use one of "
+        "them, or move the model by `model.cpu()`."
+    )
+
+
+def _stays(norm: Tensor, device: Device, home: workspace.Workspace) -> bool:
+    """Whether a norm is handed on as it is: a recording needs its tensor, and a GPU is not waited for."""
+    if leaf_gradients.recorder(home) is not None:
+        return True
+    return device.type != "cpu" and tensors.place(norm) == (device.type, device.index)
+
+
+def _gradients(params: Sequence[Tensor], what: str) -> "tuple[clip_graphs.Clipping, List[str], Device]":
+    """Return what clips in the current workspace, the names of what it has to clip, and where that is."""
     home = _home(params, "parameter", what)
-    _check_devices(params, "parameter", what)
+    device = _device(params, "parameter", what)
     if collective.group() is not None:
         warn(
             f"in a process group step() averages the gradients of the ranks, and {what} comes before that: "
             "each rank clips its own gradients."
         )
     clipping = clip_graphs.of(home)
-    return clipping, clip_graphs.next_gradients(home, params, clipping.known, what)
+    return clipping, clip_graphs.next_gradients(home, params, clipping.known, what), device

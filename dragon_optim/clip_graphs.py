@@ -14,7 +14,6 @@ from dragon_optim.optimizer import Optimizer
 
 _ATTRIBUTE = "_dragon_optim_clipping"  # of a workspace
 _MAX_EDGES = 1 << 16  # in all graphs together: Dragon never frees one
-_CPU = Device("cpu")
 
 
 def next_gradients(
@@ -111,7 +110,7 @@ class Clipping:
         self.known: Set[str] = set()  # gradients that there are
         self._limit = graphs.HostArray(home, 1, "float64")
         self._given_norm = graphs.HostArray(home, 1, "float64")
-        self._norm: Tensor = names.tensor_pool(home).new(_CPU)
+        self._norms: Dict[Any, Tensor] = {}  # by the type and index of a device
         self._graphs: Dict[Any, graphs.Graph] = {}
         self._edges = 0  # of these graphs
 
@@ -120,13 +119,16 @@ class Clipping:
         """False once the workspace was cleared."""
         return self._limit.is_alive
 
-    def total_norm(self, edges: Sequence[str], order: float, error_if_nonfinite: bool) -> Tensor:
-        """Return the norm of some tensors."""
-        return self._with_norm(edges, order, error_if_nonfinite, lambda norm: [])
+    def total_norm(
+        self, edges: Sequence[str], device: Device, order: float, error_if_nonfinite: bool
+    ) -> Tensor:
+        """Return the norm of some tensors, which are on this device."""
+        return self._with_norm(edges, device, order, error_if_nonfinite, lambda norm: [])
 
     def clip_norm(
         self,
         edges: Sequence[str],
+        device: Device,
         max_norm: float,
         order: float,
         error_if_nonfinite: bool,
@@ -136,24 +138,38 @@ class Clipping:
         limit = self._number(self._limit, max_norm)
         return self._with_norm(
             edges,
+            device,
             order,
             error_if_nonfinite,
-            lambda norm: _each("DragonOptimClipNorm", [limit, norm], edges, foreach),
+            lambda norm: _each("DragonOptimClipNorm", [limit, norm], edges, device, foreach),
             foreach,
         )
 
-    def clip_by_norm(self, edges: Sequence[str], max_norm: float, norm: Any, foreach: bool) -> None:
+    def clip_by_norm(
+        self, edges: Sequence[str], device: Device, max_norm: float, norm: Any, foreach: bool
+    ) -> None:
         """Scale some tensors by a norm that is given: a number, or the name of a tensor."""
         limit = self._number(self._limit, max_norm)
-        name = norm if isinstance(norm, str) else self._number(self._given_norm, norm)
+        if isinstance(norm, str):  # another one each time
+            graphs.run_once(self.home, _each("DragonOptimClipNorm", [limit, norm], edges, device, foreach))
+            return
+        name = self._number(self._given_norm, norm)
         self._run(
-            ("by norm", foreach), edges, lambda: _each("DragonOptimClipNorm", [limit, name], edges, foreach)
+            ("by norm", foreach),
+            edges,
+            device,
+            lambda: _each("DragonOptimClipNorm", [limit, name], edges, device, foreach),
         )
 
-    def clip_value(self, edges: Sequence[str], limit: float, foreach: bool) -> None:
+    def clip_value(self, edges: Sequence[str], device: Device, limit: float, foreach: bool) -> None:
         """Bring every element of some tensors between -limit and limit."""
         name = self._number(self._limit, limit)
-        self._run(("value", foreach), edges, lambda: _each("DragonOptimClipValue", [name], edges, foreach))
+        self._run(
+            ("value", foreach),
+            edges,
+            device,
+            lambda: _each("DragonOptimClipValue", [name], edges, device, foreach),
+        )
 
     def _number(self, array: graphs.HostArray, value: float) -> str:
         """The name of a tensor with this value. A recording has a tensor of its own for it."""
@@ -166,33 +182,43 @@ class Clipping:
     def _with_norm(
         self,
         edges: Sequence[str],
+        device: Device,
         order: float,
         error_if_nonfinite: bool,
         then: Callable[[str], List[Any]],
         foreach: Optional[bool] = None,
     ) -> Tensor:
         recorded = leaf_gradients.recorder(self.home) is not None
-        norm = leaf_gradients.new_result(self.home) if recorded else self._norm
+        norm = leaf_gradients.new_result(self.home, device) if recorded else self._norm(device)
 
         def make() -> List[Any]:
             measure = graphs.operator(
                 "DragonOptimTotalNorm",
                 edges,
                 [norm.id],
-                _CPU,
+                device,
                 order=repr(order),
                 error_if_nonfinite=int(error_if_nonfinite),
             )
             return [measure, *then(norm.id)]
 
-        self._run(("norm", order, error_if_nonfinite, foreach), edges, make)
+        self._run(("norm", order, error_if_nonfinite, foreach), edges, device, make)
         return norm if recorded else replay.copy_for_user(self.home, norm)
 
-    def _run(self, key: Tuple[Any, ...], edges: Sequence[str], make: Callable[[], List[Any]]) -> None:
+    def _norm(self, device: Device) -> Tensor:
+        """The tensor for norms on a device."""
+        place = (device.type, device.index)
+        if place not in self._norms:
+            self._norms[place] = names.tensor_pool(self.home).new(device)
+        return self._norms[place]
+
+    def _run(
+        self, key: Tuple[Any, ...], edges: Sequence[str], device: Device, make: Callable[[], List[Any]]
+    ) -> None:
         if leaf_gradients.recorder(self.home) is not None:
             graphs.run_once(self.home, make())
             return
-        whole_key = (*key, *edges)
+        whole_key = (*key, device.type, device.index, *edges)
         graph = self._graphs.get(whole_key)
         if graph is None:
             operators = make()
@@ -204,11 +230,11 @@ class Clipping:
         graph.run()
 
 
-def _each(kind: str, steering: List[str], edges: Sequence[str], foreach: bool) -> List[Any]:
+def _each(kind: str, steering: List[str], edges: Sequence[str], device: Device, foreach: bool) -> List[Any]:
     """Return one operator for all tensors; or one for each, behind one that finds what is wrong with any."""
 
     def operator(part: Sequence[str], only_check: bool) -> Any:
-        return graphs.operator(kind, [*steering, *part], part, _CPU, only_check=int(only_check))
+        return graphs.operator(kind, [*steering, *part], part, device, only_check=int(only_check))
 
     if foreach or len(edges) < 2:
         return [operator(edges, only_check=False)]

@@ -65,9 +65,9 @@ def of_stock_sum(home: Workspace, param: Tensor) -> Optional[str]:
     return name if tensors.have_data(home, [name])[0] else None
 
 
-def new_result(home: Workspace) -> Tensor:
-    """Return a tensor without data in main memory, as Dragon makes those of its operators' results."""
-    return Tensor(device=Device("cpu"), impl=home.create_tensor(scope="Variable"), deleter=home._handle_pool)
+def new_result(home: Workspace, device: Device) -> Tensor:
+    """Return a tensor without data, as Dragon makes those of its operators' results."""
+    return Tensor(device=device, impl=home.create_tensor(scope="Variable"), deleter=home._handle_pool)
 
 
 def constant(watching: Any, value: float) -> str:

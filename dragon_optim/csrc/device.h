@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dragon_optim/csrc/tensors.h"
+#include "kernels/clip.h"
 #include "kernels/gradient.h"
 #include "kernels/rmsprop.h"
 
@@ -54,6 +55,17 @@ class Device<dragon::CPUContext> {
 
   static void HalfToFloat(const void* source, void* destination, int64_t size) {
     dragon_optim::HalfToFloat(source, destination, size);
+  }
+
+  // Whether the newest values of a tensor lie in memory of the device, apart from the main memory.
+  static bool Holds(Tensor*) { return false; }
+
+  static void Scale(DType dtype, const std::vector<ClipTensor>& tensors, double factor) {
+    dragon_optim::Scale(dtype, tensors.data(), static_cast<int64_t>(tensors.size()), factor, NumThreads());
+  }
+
+  static void Clamp(DType dtype, const std::vector<ClipTensor>& tensors, double limit) {
+    dragon_optim::Clamp(dtype, tensors.data(), static_cast<int64_t>(tensors.size()), limit, NumThreads());
   }
 
   static void Zero(void* data, size_t bytes) { std::memset(data, 0, bytes); }

@@ -2,7 +2,7 @@
  *
  * The CUDA kernels as flat C functions: a library of its own, which needs neither the CPU's kernels nor a GPU to be
  * loaded. Structures and dtype codes are those of kernels/c_api.h; what the functions do stands in kernels/cuda/
- * rmsprop.h and gradient.h. `stream` is a cudaStream_t (null: the default stream). Arrays are in device memory.
+ * rmsprop.h, gradient.h and clip.h. `stream` is a cudaStream_t (null: the default stream). Arrays are in device memory.
  * Functions that return int give 0, or 1 after an error whose text is in dragon_optim_cuda_last_error() of the same
  * thread. */
 
@@ -38,6 +38,29 @@ int64_t dragon_optim_cuda_squared_norms_workspace(const struct dragon_optim_grad
 
 /* `dtype` is float32 or float64; the value is rounded once. */
 int dragon_optim_cuda_fill(int dtype, void* data, int64_t size, double value, void* stream);
+
+/* Of norms over a whole list. `order` is 2, 1, 0, infinity or -infinity; `terms` and `norm` are in device memory. */
+struct dragon_optim_cuda_norm_tensor {
+  int64_t size;
+  const void* grad;
+  int64_t place; /* of its term */
+};
+
+int dragon_optim_cuda_norm_terms(int grad_dtype, double order, const struct dragon_optim_cuda_norm_tensor* tensors,
+                                 int64_t count, double* terms, void* workspace, int64_t workspace_bytes, void* stream);
+int64_t dragon_optim_cuda_norm_terms_workspace(const struct dragon_optim_cuda_norm_tensor* tensors, int64_t count);
+
+/* `norm` gets float32 or float64. */
+int dragon_optim_cuda_norm_of_terms(double order, const double* terms, int64_t count, int dtype, void* norm,
+                                    void* stream);
+
+/* In place; the first by a norm in device memory, of any dtype. Where that is small enough it writes nothing. */
+int dragon_optim_cuda_scale_to_norm(int grad_dtype, const struct dragon_optim_clip_tensor* tensors, int64_t count,
+                                    double max_norm, int norm_dtype, const void* norm, void* stream);
+int dragon_optim_cuda_scale(int grad_dtype, const struct dragon_optim_clip_tensor* tensors, int64_t count,
+                            double factor, void* stream);
+int dragon_optim_cuda_clamp(int grad_dtype, const struct dragon_optim_clip_tensor* tensors, int64_t count, double limit,
+                            void* stream);
 
 /* The architectures compiled into this library, separated by commas; "compute_..." is for all later ones. */
 const char* dragon_optim_cuda_architectures(void);

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/format_of.h"
+#include "kernels/cuda/lane_terms.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/norms.h"
 #include "kernels/cuda/options.cuh"
@@ -14,42 +15,6 @@
 namespace dragon_optim {
 namespace cuda {
 namespace {
-
-constexpr int kNormThreads = 64;
-constexpr int kBlocksAtATime = kNormThreads / kNormLanes;
-
-// Elements of a running sum that are loaded before the first of them is added: the additions wait for each other, the
-// loads need not. Reckoned, not measured: 16 M elements give each of an H100's 132 multiprocessors 248 threads, whose
-// loads of so many float32 are 32 KB under way; 3 TB/s with a latency of 1 us take 23 KB.
-constexpr int kAhead = 32;
-
-// The least number of blocks that a multiprocessor must have room for. Where it is not said, ptxas saves registers for
-// the most blocks there can be, by loading a few elements only and adding them up first.
-constexpr int kLeastNormBlocks = 8;
-
-constexpr int kSumThreads = 128;
-constexpr int kSumTile = 1024;
-
-template <typename Format, typename T>
-__device__ __forceinline__ double LaneSquares(const typename Format::Stored* grad, int size, int lane, T scale) {
-  double sum = 0;
-  int i = lane;
-  for (; i + (kAhead - 1) * kNormLanes < size; i += kAhead * kNormLanes) {
-    typename Format::Stored values[kAhead];
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k) values[k] = grad[i + k * kNormLanes];
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
-      const double value = Decode(Format(), values[k]) * scale;
-      sum = Fma(value, value, sum);
-    }
-  }
-  for (; i < size; i += kNormLanes) {
-    const double value = Decode(Format(), grad[i]) * scale;
-    sum = Fma(value, value, sum);
-  }
-  return sum;
-}
 
 template <typename Format, typename AnyBatch>
 __global__ void __launch_bounds__(kNormThreads, kLeastNormBlocks)
@@ -67,13 +32,15 @@ __global__ void __launch_bounds__(kNormThreads, kLeastNormBlocks)
     if (block < batch.chunks()) {
       const Chunk place = ChunkAt(batch, block, kNormBlock);
       const auto* grad = static_cast<const typename Format::Stored*>(batch.tensors[place.tensor].grad) + place.begin;
-      sum = LaneSquares<Format>(grad, place.size, lane, scale);
+      sum = LaneTerm<Format>(grad, place.size, lane, 0, [scale](double so_far, T element) {
+        const double value = element * scale;
+        return Fma(value, value, so_far);
+      });
     }
     sums[threadIdx.x] = sum;
     __syncthreads();
     if (lane == 0 && block < batch.chunks()) {
-      const double* s = sums + threadIdx.x;
-      block_sums[block] = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+      block_sums[block] = OfLanes(sums + threadIdx.x, [](double a, double b) { return a + b; });
     }
     __syncthreads();  // before the sums are overwritten
   }
@@ -92,18 +59,9 @@ __global__ void __launch_bounds__(kSumThreads)
                     const double* block_sums, double* results) {
   __shared__ double tile[kSumTile];
   for (int tensor = blockIdx.x; tensor < batch.count; tensor += gridDim.x) {
-    const int64_t end = batch.first_chunk[tensor + 1];
-    double sum = 0;
-    for (int64_t begin = batch.first_chunk[tensor]; begin < end; begin += kSumTile) {
-      const int size = end - begin < kSumTile ? static_cast<int>(end - begin) : kSumTile;
-      for (int i = threadIdx.x; i < size; i += kSumThreads) tile[i] = block_sums[begin + i];
-      __syncthreads();
-      if (threadIdx.x == 0) {
-#pragma unroll 8
-        for (int i = 0; i < size; ++i) sum += tile[i];
-      }
-      __syncthreads();
-    }
+    const int64_t begin = batch.first_chunk[tensor];
+    const double sum = InIndexOrder(block_sums + begin, batch.first_chunk[tensor + 1] - begin, tile, 0,
+                                    [](double a, double b) { return a + b; });
     if (threadIdx.x != 0) continue;
     const double clip_norm = settings.numbers == nullptr ? settings.clip_norm : settings.numbers[kClipNorm];
     results[tensor] = settings.clip_norm > 0 ? ClipFactor(sum, clip_norm) : sum;

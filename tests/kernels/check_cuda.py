@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -28,7 +29,13 @@ sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() !=
 import numpy as np  # noqa: E402
 
 from benchmarks.commit import commit  # noqa: E402
-from tests.kernels import card, device_memory, library, sanitizer  # noqa: E402
+from tests.kernels import (  # noqa: E402
+    card,
+    clip_cases,
+    device_memory,
+    library,
+    sanitizer,
+)
 from tests.kernels import cuda_cases as cases  # noqa: E402
 from tests.kernels.cuda_cases import DTYPES, GRAD_DTYPES, SHIFTS, Arena, Case  # noqa: E402
 from tests.kernels.cuda_library import BUILT, CudaLibrary, HostArray, build, nvcc_version  # noqa: E402
@@ -107,6 +114,27 @@ def gradients(cuda, memory, quick) -> int:
     for dtype in ("float32", "float64"):
         cases.check_fill(cuda, dtype, [0, 1, 255, 256, 257, 3_000_001], shift=1)
     return 10 * len(GRAD_DTYPES) + 2
+
+
+def clipping(cuda, memory, quick) -> int:
+    """Norms over lists, and what clips by them in place."""
+    sizes = [*range(30), 0, 4095, 4096, 4097, 50001] + ([] if quick else [3_000_001])
+    changes = [("scale", 0.3), ("clamp", 0.3)]
+    for dtype in GRAD_DTYPES:
+        for shift, order in itertools.product((0, 1, 3), clip_cases.ORDERS):
+            clip_cases.check_norm(cuda, dtype, order, sizes, shift)
+        for order in clip_cases.ORDERS[:: 2 if quick else 1]:
+            clip_cases.check_special_norms(cuda, dtype, order)
+        for shift, (name, number) in itertools.product((0, 1, 3), changes):
+            clip_cases.check_change(cuda, name, dtype, number, sizes, shift)
+        clip_cases.check_special_changes(cuda, dtype)
+    many = [index % 5 for index in range(3000)]
+    for order in clip_cases.ORDERS:
+        clip_cases.check_norm(cuda, "float32", order, many, 1)
+    for name, number in changes:
+        clip_cases.check_change(cuda, name, "float32", number, many, 1)
+    clip_cases.check_factors(cuda)
+    return len(GRAD_DTYPES) * (3 * 5 + (3 if quick else 5) + 6 + 1) + 5 + 2 + 1
 
 
 def special_values(cuda, memory, quick) -> int:
@@ -227,6 +255,7 @@ CHECKS = [
     lists,
     large_tensors,
     gradients,
+    clipping,
     special_values,
     skipping,
     racing_streams,

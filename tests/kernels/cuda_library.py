@@ -37,6 +37,10 @@ def nvcc_version() -> str:
     return found.version if found else "none"
 
 
+class NormTensor(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_int64), ("grad", ctypes.c_void_p), ("place", ctypes.c_int64)]
+
+
 class HostArray:
     """Memory of an emulated device: the host's, at an address that is aligned as a device's would be."""
 
@@ -68,7 +72,7 @@ class CudaLibrary:
         self.stream = stream
         for name in ("last_error", "architectures"):
             getattr(self.handle, f"dragon_optim_cuda_{name}").restype = ctypes.c_char_p
-        for name in ("rmsprop_workspace", "squared_norms_workspace"):
+        for name in ("rmsprop_workspace", "squared_norms_workspace", "norm_terms_workspace"):
             getattr(self.handle, f"dragon_optim_cuda_{name}").restype = ctypes.c_int64
 
     def call(self, name: str, *arguments) -> None:
@@ -128,6 +132,35 @@ class CudaLibrary:
         arguments = (ctypes.c_double(scale), address(norms), address(workspace), ctypes.c_int64(size))
         self.call("squared_norms", grad_dtype, gradients, count, *arguments)
         return norms.read().view(np.float64)[: len(gradients)]
+
+    def norm_terms(self, grad_dtype, order: float, tensors):
+        """The terms of a norm, in device memory."""
+        count = ctypes.c_int64(len(tensors))
+        size = self.handle.dragon_optim_cuda_norm_terms_workspace(tensors, count)
+        terms, workspace = self.scratch(8 * len(tensors)), self.scratch(size)
+        arguments = (tensors, count, address(terms), address(workspace), ctypes.c_int64(size))
+        self.call("norm_terms", grad_dtype, ctypes.c_double(order), *arguments)
+        workspace.read()  # which waits: it must not be given back before
+        return terms
+
+    def norm_of_terms(self, order: float, terms, count: int, dtype: str) -> np.ndarray:
+        norm, code = self.scratch(8), library.DTYPE_CODES[dtype]
+        arguments = (ctypes.c_double(order), address(terms), ctypes.c_int64(count))
+        self.call("norm_of_terms", *arguments, code, address(norm))
+        return norm.read().view(dtype)[:1]
+
+    def scale_to_norm(self, grad_dtype, tensors, max_norm: float, norm: np.ndarray, dtype: int) -> None:
+        """By a norm in device memory."""
+        on_device, count = self.upload(norm), ctypes.c_int64(len(tensors))
+        arguments = (ctypes.c_double(max_norm), dtype, address(on_device))
+        self.call("scale_to_norm", grad_dtype, tensors, count, *arguments)
+        on_device.read()  # which waits
+
+    def scale(self, grad_dtype, tensors, factor: float) -> None:
+        self.call("scale", grad_dtype, tensors, ctypes.c_int64(len(tensors)), ctypes.c_double(factor))
+
+    def clamp(self, grad_dtype, tensors, limit: float) -> None:
+        self.call("clamp", grad_dtype, tensors, ctypes.c_int64(len(tensors)), ctypes.c_double(limit))
 
 
 def address(array) -> ctypes.c_void_p:

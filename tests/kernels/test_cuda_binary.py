@@ -49,7 +49,7 @@ def compiled(native_build, tmp_path_factory):
 
 @pytest.fixture(
     scope="module",
-    params=["update_float16.cu", "update_float32.cu", "update_float64.cu", "norms.cu"],
+    params=["update_float16.cu", "update_float32.cu", "update_float64.cu", "norms.cu", "clip_norms.cu"],
 )
 def instructions(compiled, request):
     lines = compiled(request.param, "ptx", "compute").read_text().splitlines()
@@ -74,7 +74,7 @@ def test_ieee_arithmetic(instructions):
 def test_accesses(instructions):
     """16 bytes each, and half of it to short parameters."""
     name, found = instructions
-    if name == "norms.cu":
+    if "norms" in name:
         return
     wide = "v2.f64" if "float64" in name else "v4.f32"
     for operation in (f"ld.global.{wide}", f"st.global.{wide}"):
@@ -106,7 +106,7 @@ def test_registers_are_enough(machine_code, name):
 
 def test_norms_load_ahead(machine_code):
     """In all kernels of squares: as many loads as the source says before an addition waits for the first."""
-    source = (ROOT / "kernels" / "cuda" / "norms.cu").read_text()
+    source = (ROOT / "kernels" / "cuda" / "lane_terms.cuh").read_text()
     ahead = int(re.search(r"kAhead = (\d+);", source).group(1))
     found = "".join(word[0] for word in machine_code("norms.cu") if re.match(r"LDG|DFMA", word))
     assert found.count("L" * ahead + "D" * ahead) == 2 * 4  # lists, short and long, of each dtype

@@ -14,7 +14,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from dragon_optim import checkpoint, graph, native_optimizers
-from dragon_optim._dragon import graphs, library, workspace
+from dragon_optim._dragon import library
 from tests.operators import edges, emulated
 
 FORMS = [
@@ -236,18 +236,6 @@ def what_is_for_the_cpu_only() -> None:
     moved.give_gradients()
     with pytest.raises(ValueError, match=message):
         moved.optimizer.step()
-    training = Training([CPU, CUDA, CPU])
-    training.give_gradients()
-    before = [param.grad.numpy().copy() for param in training.params]
-    for clip in (dragon_optim.clip_grad_norm_, dragon_optim.clip_grad_value_):
-        message = rf"parameter 1 is on cuda:0, but {clip.__name__}\(\) runs on the CPU only"
-        with pytest.raises(NotImplementedError, match=message):
-            clip(training.params, 0.1)
-    assert_same([param.grad.numpy().copy() for param in training.params], before)
-    for kind in ("TotalNorm", "ClipNorm", "ClipValue"):
-        operator = graphs.operator(f"DragonOptim{kind}", [], [], torch.device("cuda", 0))
-        with pytest.raises(ValueError, match=f"DragonOptim{kind} runs on the CPU only"):
-            graphs.run_once(workspace.current(), [operator])
 
 
 def a_captured_function() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""DragonOptimTotalNorm, DragonOptimClipNorm and DragonOptimClipValue. They are for the CPU only."""
+"""DragonOptimTotalNorm, DragonOptimClipNorm and DragonOptimClipValue."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tests.operators import edges
 HOW = pytest.mark.parametrize("run", [edges.run_graph, edges.run_eagerly], ids=["graph", "eager"])
 KINDS = ["DragonOptimClipNorm", "DragonOptimClipValue"]
 ONES = np.ones(3, "float32")
+OTHER_ORDERS = ["3.5", "-1.0"]  # a GPU has none of them
+ORDERS = ["2.0", "1.0", "0", "inf", "-inf", *(OTHER_ORDERS if edges.PLACE.type == "cpu" else [])]
 
 
 def numbers(*shape, dtype="float32", seed=0):
@@ -25,7 +27,7 @@ GRADS = [numbers(3), numbers(2, 2, dtype="float64", seed=1), numbers(70, dtype="
 
 def operator(kind, inputs, outputs, **arguments):
     names = [[each.name for each in ends] for ends in (inputs, outputs)]
-    return edges.graphs.operator(kind, *names, edges.CPU, **arguments)
+    return edges.graphs.operator(kind, *names, edges.PLACE, **arguments)
 
 
 def total_norm(grads, norm, order="2.0", **arguments):
@@ -40,7 +42,7 @@ def clip(kind, limit, grads, norm=5.0, **arguments):
 
 
 @HOW
-@pytest.mark.parametrize("order", ["2.0", "1.0", "0", "inf", "-inf", "3.5"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_norm_of_all_dtypes_together(run, order):
     """In the order of the edges, whatever their dtypes; without data or elements they count for nothing."""
     grads, norm = [edges.Edge(grad) for grad in GRADS] + [edges.Edge()], edges.Edge()
@@ -56,7 +58,7 @@ def test_norm_of_all_dtypes_together(run, order):
 
 
 @HOW
-@pytest.mark.parametrize("order", ["2.0", "inf", "-inf", "-1.0", "0.0"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_norm_of_nothing_is_0(run, order):
     norm = edges.Edge()
     for grads in ([], [edges.Edge()], [edges.Edge(np.zeros((0,), "float32"))]):
@@ -81,6 +83,24 @@ def test_nothing_is_written_where_the_norm_is_small(run, limit, norm):
     grads = [edges.Edge(odd)]
     run(clip("DragonOptimClipNorm", limit, grads, norm))
     assert grads[0].array.tobytes() == odd.tobytes()
+
+
+@HOW
+def test_nothing_is_written_where_the_norm_before_it_is_small(run):
+    odd, norm = np.array([0x7FA00000, 1], np.uint32).view(np.float32), edges.Edge()
+    measured, grads = [edges.Edge(ONES)], [edges.Edge(odd)]
+    run(total_norm(measured, norm), clip("DragonOptimClipNorm", 2.0, grads, norm))
+    assert grads[0].array.tobytes() == odd.tobytes()
+
+
+@HOW
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_norm_before_it_that_is_not_finite(run, bad):
+    """Infinity makes zeros of finite numbers; NaN makes all NaN."""
+    grads, norm = [edges.Edge(ONES), edges.Edge(np.array([bad]))], edges.Edge()
+    run(total_norm(grads, norm), clip("DragonOptimClipNorm", 2.0, grads, norm))
+    assert np.array_equal(grads[0].array, [0.0 if np.isinf(bad) else np.nan] * 3, equal_nan=True)
+    assert np.isnan(grads[1].array).all()
 
 
 @HOW

@@ -95,7 +95,7 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def test_every_test_of_the_operators(elsewhere):
-    files = [f"tests/operators/test_{name}.py" for name in ("update", "gradients", "wrong_edges")]
+    files = [f"tests/operators/test_{name}.py" for name in ("update", "gradients", "wrong_edges", "clip")]
     output = run(elsewhere, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
     assert "passed" in output
     assert "skipped" not in output
@@ -103,3 +103,7 @@ def test_every_test_of_the_operators(elsewhere):
 
 def test_optimizers(elsewhere):
     assert run(elsewhere, "-m", "tests.operators.emulated_steps").splitlines()[-1] == "all the same"
+
+
+def test_clipping(elsewhere):
+    assert run(elsewhere, "-m", "tests.operators.emulated_clipping").splitlines()[-1] == "all the same"

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from dragon.core.framework import workspace
 from dragon.vm import torch
+from dragon.vm.torch.core.cpp import device as Device
 
 import dragon_optim
-from dragon_optim._dragon import names
+from dragon_optim._dragon import library, names
 from tests.optim.clipping import NORM, VALUE, clipped, grads_of, leaves
 from tests.optim.support import feed_gradient, fresh_workspace, parameter, values
 
@@ -286,3 +287,15 @@ def test_other_parameters_in_each_call_do_not_pile_up_graphs(monkeypatch):
             assert float(NORM(chosen, 1.0)) == pytest.approx(5 * math.sqrt(len(chosen)))
             assert values(params[first].grad)[0] == pytest.approx(0.6 / math.sqrt(len(chosen)), rel=1e-5)
         assert 1 < len(home._impl.graphs) - before <= 30
+
+
+@pytest.mark.skipif("cuda" in library.devices(), reason="this Dragon has CUDA")
+def test_a_device_that_there_are_no_operators_for(monkeypatch):
+    params = leaves([3.0], [4.0])
+    monkeypatch.setattr(params[1], "_device", Device("cuda", 1))
+    for clip in (NORM, VALUE):
+        with pytest.raises(RuntimeError, match="parameter 1 is on cuda:1, for which .* was not built"):
+            clip(params, 1.0)
+    with pytest.raises(RuntimeError, match="tensor 1 is on cuda:1, for which .* was not built"):
+        dragon_optim.get_total_norm(params)
+    assert [values(param.grad).tolist() for param in params] == [[3], [4]]

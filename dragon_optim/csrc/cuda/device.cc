@@ -5,6 +5,7 @@
 #include <cmath>
 #include <new>
 
+#include "kernels/cuda/clip.h"
 #include "kernels/cuda/launch.h"
 
 namespace dragon_optim {
@@ -37,12 +38,17 @@ int64_t CudaDevice::Footprint(int64_t bytes) {
   return (bytes + unit - 1) / unit * unit;
 }
 
-int64_t CudaDevice::BytesToCome(Tensor* tensor) {
+bool CudaDevice::Holds(Tensor* tensor) {
   const auto* memory = tensor->memory();
-  if (memory == nullptr) return 0;
+  if (memory == nullptr) return false;
   const auto state = memory->state();
   const bool is_on_a_device = state == dragon::UnifiedMemory::STATE_AT_CUDA || state == dragon::UnifiedMemory::SYNCED;
-  if (is_on_a_device && memory->device() == context_->device()) return 0;
+  return is_on_a_device && memory->device() == context_->device();
+}
+
+int64_t CudaDevice::BytesToCome(Tensor* tensor) {
+  const auto* memory = tensor->memory();
+  if (memory == nullptr || Holds(tensor)) return 0;
   if (memory->size("cuda", context_->device()) > 0) return 0;  // there is an old copy to overwrite
   return Footprint(static_cast<int64_t>(memory->size()));
 }
@@ -84,6 +90,19 @@ void CudaDevice::Fill(DType dtype, void* data, int64_t size, double value) {
 void CudaDevice::HalfToFloat(const void* source, void* destination, int64_t size) {
   const AccumulateTensor tensor = {size, source, destination, 1};
   cuda::Accumulate(DType::kFloat16, &tensor, 1, Stream());
+}
+
+void CudaDevice::Scale(DType dtype, const std::vector<ClipTensor>& tensors, double factor) {
+  cuda::Scale(dtype, tensors.data(), static_cast<int64_t>(tensors.size()), factor, Stream());
+}
+
+void CudaDevice::ScaleToNorm(DType dtype, const std::vector<ClipTensor>& tensors, double max_norm, DType norm_dtype,
+                             const void* norm) {
+  cuda::ScaleToNorm(dtype, tensors.data(), static_cast<int64_t>(tensors.size()), max_norm, norm_dtype, norm, Stream());
+}
+
+void CudaDevice::Clamp(DType dtype, const std::vector<ClipTensor>& tensors, double limit) {
+  cuda::Clamp(dtype, tensors.data(), static_cast<int64_t>(tensors.size()), limit, Stream());
 }
 
 void CudaDevice::Zero(void* data, size_t bytes) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dragon_optim/csrc/tensors.h"
+#include "kernels/clip.h"
 #include "kernels/cuda/rmsprop.h"
 
 namespace dragon_optim {
@@ -24,19 +25,27 @@ class CudaDevice {
   void Accumulate(DType grad_dtype, const std::vector<AccumulateTensor>& tensors);
   void Fill(DType dtype, void* data, int64_t size, double value);
   void HalfToFloat(const void* source, void* destination, int64_t size);
+  bool Holds(Tensor* tensor);
+  void Scale(DType dtype, const std::vector<ClipTensor>& tensors, double factor);
+  // By a norm in device memory.
+  void ScaleToNorm(DType dtype, const std::vector<ClipTensor>& tensors, double max_norm, DType norm_dtype,
+                   const void* norm);
+  void Clamp(DType dtype, const std::vector<ClipTensor>& tensors, double limit);
   void Zero(void* data, size_t bytes);
   // Both wait for the device: the memory of the host is the caller's again when they return.
   void Upload(void* destination, const void* source, size_t bytes);
   void Download(void* destination, const void* source, size_t bytes);
 
- private:
   // The stream to launch on; its device is the current one from then on.
   cudaStream_t Stream();
+  // Memory for one operator's launches, of whole doubles.
   cuda::Workspace Scratch(int64_t bytes);
+
+ private:
   void Copy(void* destination, const void* source, size_t bytes, cudaMemcpyKind kind, const char* what);
 
   dragon::CUDAContext* context_;
-  Tensor scratch_;  // for the norms: allocated at the first clipped step, and again only where the gradients have grown
+  Tensor scratch_;  // for norms: allocated when one is first clipped, and again only where the gradients have grown
 };
 
 }  // namespace dragon_optim
