@@ -5,6 +5,7 @@ import sys
 import threading
 from typing import Any, Dict, List, Tuple
 
+from dragon_optim import lr_scheduler
 from dragon_optim._dragon import optim_modules
 from dragon_optim.rmsprop import RMSprop
 
@@ -74,24 +75,13 @@ def _place(names: Dict[str, Any], key: str, ours: Any) -> _Place:
     return _places[-1]
 
 
-def _offered() -> Dict[str, Any]:
-    """What ``torch.optim`` shall hand out, by name."""
-    offered: Dict[str, Any] = {"RMSprop": RMSprop}
-    lr_scheduler = getattr(sys.modules["dragon_optim"], "lr_scheduler", None)
-    if lr_scheduler is not None:
-        offered["lr_scheduler"] = lr_scheduler
-    return offered
-
-
 def _wanted() -> List[_Place]:
     """Every place that must hold a value of ours now."""
-    modules, offered = optim_modules.found(), _offered()
+    modules, offered = optim_modules.found(), {"RMSprop": RMSprop, "lr_scheduler": lr_scheduler}
     places = [_place(vars(module), key, value) for module in modules for key, value in offered.items()]
     # Else a first ``import dragon.vm.torch.optim`` would make a module with Dragon's own class in it.
     places.append(_place(sys.modules, optim_modules.NAME, modules[0]))
-    if "lr_scheduler" in offered:
-        name = f"{optim_modules.NAME}.lr_scheduler"
-        places.append(_place(sys.modules, name, offered["lr_scheduler"]))
+    places.append(_place(sys.modules, f"{optim_modules.NAME}.lr_scheduler", lr_scheduler))
     return places
 
 
@@ -125,8 +115,9 @@ def install() -> Installation:
     """Let ``dragon.vm.torch.optim`` hand out the classes of this package.
 
     For scripts whose import cannot be changed: ``torch.optim.RMSprop``, and ``RMSprop`` imported from
-    ``dragon.vm.torch.optim`` from now on, are `dragon_optim.RMSprop`. It holds for the whole process, in all
-    threads, until the returned handle is removed.
+    ``dragon.vm.torch.optim`` from now on, are `dragon_optim.RMSprop`, and ``torch.optim.lr_scheduler``, which
+    Dragon does not have, is `dragon_optim.lr_scheduler`. This holds for the whole process, in all threads,
+    until the returned handle is removed.
 
     Returns
     -------
