@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -40,6 +41,7 @@ class Table:
         lines: list[str] = [f".. list-table:: {self.title}", "   :header-rows: 1", ""]
         for row in (self.header, *self.rows):
             for place, cell in enumerate(row):
+                cell = re.sub(r"_(?!\w)", r"\_", cell)  # else `clip_grad_norm_` is a reference
                 lines.append(f"   {'* -' if place == 0 else '  -'} {cell}".rstrip())
         return "\n".join(lines)
 

@@ -241,3 +241,9 @@ def test_keeping_the_results_of_a_run(elsewhere, monkeypatch):
     report.README.write_text(report.README.read_text().replace("an abacus", "a computer"))
     with pytest.raises(SystemExit, match=r"not from results/cpu.json: README.md"):
         call("--check")
+
+
+def test_a_name_that_ends_in_an_underscore_is_no_reference():
+    rst = Table("of", ["case"], [["clip_grad_norm_, 1 x 10M"], ["grad_"]]).as_rst()
+    assert "clip_grad_norm\\_, 1 x 10M" in rst
+    assert rst.endswith("grad\\_")
