@@ -174,10 +174,14 @@ class LRScheduler:
             rates.write_momenta(self, momenta)
         self._last_lr = rates.read(self.optimizer)
 
-    def _present_lrs(self) -> List[Any]:
-        """What stands in the groups now. For `get_lr` of the subclasses, which warns where it is called."""
+    def _warn_outside_step(self) -> None:
+        """For `get_lr` of the subclasses, which users need not call."""
         if not self._get_lr_called_within_step:
             warn("To get the last learning rate computed by the scheduler, please use `get_last_lr()`.")
+
+    def _present_lrs(self) -> List[Any]:
+        """What stands in the groups now. For `get_lr` of the subclasses, which warns where it is called."""
+        self._warn_outside_step()
         return rates.read(self.optimizer)
 
     def state_dict(self) -> Dict[str, Any]:

@@ -162,7 +162,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def get_lr(self) -> List[Any]:
         """Compute the learning rates; see `LRScheduler.get_lr`."""
-        self._present_lrs()
+        self._warn_outside_step()
         fall = 1 + math.cos(math.pi * self.T_cur / self.T_i)
         return [self.eta_min + (base - self.eta_min) * fall / 2 for base in self.base_lrs]
 

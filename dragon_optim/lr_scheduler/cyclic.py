@@ -186,7 +186,7 @@ class CyclicLR(LRScheduler):
 
     def get_lr(self) -> List[Any]:
         """Compute the learning rates; see `LRScheduler.get_lr`."""
-        self._present_lrs()
+        self._warn_outside_step()
         up = self._up()
         ranges = zip(self.base_lrs, self.max_lrs)
         return [low + (high - low) * up * self._scale() for low, high in ranges]

@@ -105,7 +105,7 @@ class LambdaLR(_OfFunctions):
 
     def get_lr(self) -> List[Any]:
         """Compute the learning rates; see `LRScheduler.get_lr`."""
-        self._present_lrs()
+        self._warn_outside_step()
         return [base * factor for base, factor in zip(self.base_lrs, self._factors())]
 
 

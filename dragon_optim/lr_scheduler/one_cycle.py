@@ -160,7 +160,7 @@ class OneCycleLR(LRScheduler):
 
     def get_lr(self) -> List[Any]:
         """Compute the learning rates; see `LRScheduler.get_lr`."""
-        self._present_lrs()
+        self._warn_outside_step()
         return self._between("lr")
 
     def _get_momenta(self) -> Optional[List[Any]]:
