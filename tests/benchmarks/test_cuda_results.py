@@ -2,7 +2,6 @@
 """What is made of the results of a GPU: goals, tables, the site."""
 
 import json
-import shutil
 
 import pytest
 
@@ -132,47 +131,41 @@ def test_without_results_the_site_says_that_nothing_was_run():
 
 
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """The files that the report writes, copied, and no results kept."""
-    for name in ("README", "PAGE", "COST"):
-        copy = tmp_path / getattr(report, name).name
-        shutil.copyfile(getattr(report, name), copy)
-        monkeypatch.setattr(report, name, copy)
-    monkeypatch.setattr(report, "STATIC", tmp_path / "plots")
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-    monkeypatch.setattr(report, "KEPT", tmp_path / "kept" / "cpu.json")
-    kept = {kind: tmp_path / "kept" / path.name for kind, path in report.KEPT_OF_GPU.items()}
+def nothing_kept(elsewhere, monkeypatch):
+    """The same folder, with no results kept in it."""
+    monkeypatch.setattr(report, "KEPT", elsewhere / "kept" / "cpu.json")
+    kept = {kind: elsewhere / "kept" / path.name for kind, path in report.KEPT_OF_GPU.items()}
     monkeypatch.setattr(report, "KEPT_OF_GPU", kept)
-    return tmp_path
+    return elsewhere
 
 
-def test_keeping_the_results_of_a_gpu(elsewhere, monkeypatch):
+def test_keeping_the_results_of_a_gpu(nothing_kept, monkeypatch):
     """Each goes to its place, and onto the page; those of the CPU need not be there."""
     pytest.importorskip("matplotlib")
     runs = ((made_up(entry(ours=1)), "cuda", "Goals on a GPU"), (CHECK, "cuda_check", "1944"))
     for content, name, shown in runs:
-        run = elsewhere / "run.json"
+        run = nothing_kept / "run.json"
         run.write_text(json.dumps(content))
         monkeypatch.setattr("sys.argv", ["report", "--keep", str(run)])
         assert shown not in report.PAGE.read_text()
         report.main()
-        assert json.loads((elsewhere / "kept" / f"{name}.json").read_text()) == content
+        assert json.loads((nothing_kept / "kept" / f"{name}.json").read_text()) == content
         assert shown in report.PAGE.read_text()
     monkeypatch.setattr("sys.argv", ["report", "--check"])
     report.main()
-    (elsewhere / "kept" / "cuda.json").unlink()
+    (nothing_kept / "kept" / "cuda.json").unlink()
     with pytest.raises(SystemExit, match="speed.rst"):
         report.main()
 
 
-def test_results_of_another_kind_are_not_kept(elsewhere):
-    (elsewhere / "run.json").write_text(json.dumps(dict(CHECK, kind="weather")))
+def test_results_of_another_kind_are_not_kept(nothing_kept):
+    (nothing_kept / "run.json").write_text(json.dumps(dict(CHECK, kind="weather")))
     with pytest.raises(ValueError, match="'weather'"):
-        report.keep(elsewhere / "run.json")
-    assert not (elsewhere / "kept").exists()
+        report.keep(nothing_kept / "run.json")
+    assert not (nothing_kept / "kept").exists()
 
 
-def test_results_in_the_wrong_place_are_refused(elsewhere):
-    (elsewhere / "run.json").write_text(json.dumps(CHECK))
+def test_results_in_the_wrong_place_are_refused(nothing_kept):
+    (nothing_kept / "run.json").write_text(json.dumps(CHECK))
     with pytest.raises(ValueError, match="its kind is 'cuda check', not 'cuda'"):
-        cuda_results.read(elsewhere / "run.json", "cuda")
+        cuda_results.read(nothing_kept / "run.json", "cuda")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From results to tables, files and plots."""
 
-import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -153,18 +152,6 @@ def test_between_markers():
     assert report.between("a\nB\nold\nE\nz", "B", "E", "new") == "a\nB\n\nnew\n\nE\nz"
     with pytest.raises(ValueError, match="'E' must stand there once, not 2 times"):
         report.between("B\nE\nE", "B", "E", "new")
-
-
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """The files that the report writes, copied."""
-    for name in ("README", "PAGE", "COST"):
-        copy = tmp_path / getattr(report, name).name
-        shutil.copyfile(getattr(report, name), copy)
-        monkeypatch.setattr(report, name, copy)
-    monkeypatch.setattr(report, "STATIC", tmp_path / "plots")
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-    return tmp_path
 
 
 def test_files_are_stale_until_they_are_written(elsewhere):

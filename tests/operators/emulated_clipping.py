@@ -10,10 +10,9 @@ import pytest
 from dragon.vm import torch
 
 import dragon_optim
-from dragon_optim import graph
 from dragon_optim._dragon import graphs, names, replay, workspace
 from tests.operators import edges, emulated
-from tests.operators.emulated_steps import CPU, CUDA, DTYPES, SECOND, Training, assert_same
+from tests.operators.emulated_steps import CPU, CUDA, DTYPES, SECOND, Training, assert_same, captured_calls
 
 ORDERS = (2.0, 1.0, 0.0, math.inf, -math.inf)
 
@@ -133,29 +132,17 @@ def sums_of_gradients() -> None:
 
 def a_captured_function() -> None:
     """It holds clipping, and follows the model to the device."""
+
+    def clip_and_step(weight, optimizer, loss):
+        norm = dragon_optim.clip_grad_norm_([weight], 0.5)
+        dragon_optim.clip_grads_with_norm_([weight], 0.25, norm)
+        dragon_optim.clip_grad_value_([weight], 0.1)
+        optimizer.step()
+        return norm
+
     results = []
     for place in (CPU, CUDA):
-        random = np.random.RandomState(0)
-        weight = torch.nn.Parameter(torch.tensor(random.standard_normal((6, 3)).astype("float32")))
-        optimizer = dragon_optim.RMSprop([weight], momentum=0.9)
-
-        def train(inputs, weight=weight, optimizer=optimizer):
-            loss = torch.mm(inputs, weight).sum()
-            loss.backward()
-            norm = dragon_optim.clip_grad_norm_([weight], 0.5)
-            dragon_optim.clip_grads_with_norm_([weight], 0.25, norm)
-            dragon_optim.clip_grad_value_([weight], 0.1)
-            optimizer.step()
-            return norm
-
-        replayed = graph.capture(train)
-        for number in range(5):
-            # Sums of whole numbers are exact: Dragon's others have bits that depend on addresses.
-            inputs = torch.tensor(random.randint(-9, 10, (4, 6)).astype("float32"))
-            if number >= 2 and place == CUDA:
-                weight.cuda()
-                inputs.cuda()
-            norm = replayed(inputs)
+        for weight, norm in captured_calls(place, clip_and_step):
             assert norm.device.type == weight.device.type
         results.append([weight.numpy().copy(), norm.numpy().copy()])
     assert_same(results[1], results[0])

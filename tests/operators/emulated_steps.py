@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import pickle
 import tempfile
+from typing import Iterator
 
 import dragon
 import numpy as np
@@ -238,32 +239,42 @@ def what_is_for_the_cpu_only() -> None:
         moved.optimizer.step()
 
 
+def captured_calls(place, after_backward) -> Iterator[tuple]:
+    """Call a captured training step five times; the model comes to the place before the third.
+
+    After each call: the weight, and what `after_backward(weight, optimizer, loss)` returned.
+    """
+    random = np.random.RandomState(0)
+    weight = torch.nn.Parameter(torch.tensor(random.standard_normal((6, 3)).astype("float32")))
+    optimizer = dragon_optim.RMSprop([weight], momentum=0.9)
+
+    def train(inputs):
+        loss = torch.mm(inputs, weight).sum()
+        loss.backward()
+        return after_backward(weight, optimizer, loss)
+
+    replayed = graph.capture(train)
+    for number in range(5):
+        # Sums of whole numbers are exact: Dragon's others have bits that depend on addresses.
+        inputs = torch.tensor(random.randint(-9, 10, (4, 6)).astype("float32"))
+        if number >= 2 and place == CUDA:
+            weight.cuda()
+            inputs.cuda()
+        emulated.launches()
+        result = replayed(inputs)
+        assert (emulated.launches() > 0) == (weight.device.type == "cuda")
+        yield weight, result
+
+
 def a_captured_function() -> None:
     """It follows the model to another device, and has the bits of the host there."""
-    results = []
-    for place in (CPU, CUDA):
-        random = np.random.RandomState(0)
-        weight = torch.nn.Parameter(torch.tensor(random.standard_normal((6, 3)).astype("float32")))
-        optimizer = dragon_optim.RMSprop([weight], momentum=0.9)
 
-        def train(inputs, weight=weight, optimizer=optimizer):
-            loss = torch.mm(inputs, weight).sum()
-            loss.backward()
-            optimizer.step()
-            return loss
+    def step(weight, optimizer, loss):
+        optimizer.step()
+        return loss
 
-        replayed = graph.capture(train)
-        for number in range(5):
-            # Sums of whole numbers are exact: Dragon's others have bits that depend on addresses.
-            inputs = torch.tensor(random.randint(-9, 10, (4, 6)).astype("float32"))
-            if number >= 2 and place == CUDA:
-                weight.cuda()
-                inputs.cuda()
-            emulated.launches()
-            replayed(inputs)
-            assert (emulated.launches() > 0) == (weight.device.type == "cuda")
-        results.append([weight.numpy().copy()])
-    assert_same(results[1], results[0])
+    on_host, on_device = ([weight for weight, _ in captured_calls(place, step)] for place in (CPU, CUDA))
+    assert_same([on_device[-1].numpy().copy()], [on_host[-1].numpy().copy()])
 
 
 def _trained_natively(places, as_function) -> list:
