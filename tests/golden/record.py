@@ -71,6 +71,16 @@ def snapshot(optimizer, params) -> list:
     return entries
 
 
+def make_step(case, dtype, step, optimizer, params) -> None:
+    """Make a step of a case."""
+    for group in optimizer.param_groups:
+        group.update(case.schedule.get(step, {}))
+    for place, param in enumerate(params):
+        grad = case.gradient(step, place, dtype)
+        param.grad = None if grad is None else torch.from_numpy(np.array(grad))
+    optimizer.step()
+
+
 def run(case, dtype, foreach) -> list:
     """A snapshot after each step."""
     params = [torch.nn.Parameter(torch.from_numpy(np.array(array))) for array in case.parameters(dtype)]
@@ -78,12 +88,7 @@ def run(case, dtype, foreach) -> list:
     optimizer = torch.optim.RMSprop(groups, foreach=foreach)
     snapshots = []
     for step in range(case.steps):
-        for group in optimizer.param_groups:
-            group.update(case.schedule.get(step, {}))
-        for place, param in enumerate(params):
-            grad = case.gradient(step, place, dtype)
-            param.grad = None if grad is None else torch.from_numpy(np.array(grad))
-        optimizer.step()
+        make_step(case, dtype, step, optimizer, params)
         snapshots.append(snapshot(optimizer, params))
     return snapshots
 
@@ -132,30 +137,36 @@ def record(dtype) -> dict:
     return dict(arrays, meta=np.array(json.dumps(meta)))
 
 
-def check(dtype) -> int:
-    recorded = recording.Recording(dtype)
+def check(dtype, of_cases, run, name) -> int:
+    """How many cases a run in correctly rounded arithmetic leaves the recording of this name in."""
+    recorded = recording.Recording(dtype, name)
     wrong = [
-        case.name
-        for case in cases.TORCH_CASES + cases.TORCH_EDGE_CASES
-        if not np.array_equal(crcs(run_ieee(case, dtype)), recorded.crcs(case))
+        case.name for case in of_cases if not np.array_equal(crcs(run(case, dtype)), recorded.crcs(case))
     ]
     print(f"{dtype}: {len(recorded.meta['cases'])} cases, {len(wrong)} differ {wrong}")
     return len(wrong)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def write_or_check(description, versions, record, of_cases, run, name="rmsprop") -> None:
+    """The command line of a recorder; `record` and `run` as in this file."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument(
         "--check", action="store_true", help="compare with the recordings instead of writing them"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
+    print(versions)
     if arguments.check:
-        raise SystemExit(1 if sum(check(dtype) for dtype in recording.DTYPES) else 0)
+        raise SystemExit(1 if sum(check(dtype, of_cases, run, name) for dtype in recording.DTYPES) else 0)
     for dtype in recording.DTYPES:
-        np.savez_compressed(recording.path(dtype), **record(dtype))
-        print(f"{recording.path(dtype).name}: {recording.path(dtype).stat().st_size} bytes")
+        path = recording.path(dtype, name)
+        np.savez_compressed(path, **record(dtype))
+        print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+def main():
+    versions = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    write_or_check(__doc__, versions, record, cases.TORCH_CASES + cases.TORCH_EDGE_CASES, run_ieee)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 
 from tests import cases, inputs
 from tests.golden import recording, state_dicts
-from tests.golden.record import CorrectSqrt, snapshot
+from tests.golden.record import CorrectSqrt, make_step, snapshot
 
 VERSION = ".".join(torch.__version__.split(".")[:2])
 NAMES = ("first.weight", "first.bias", "scale", "last.bias")
@@ -33,12 +33,7 @@ def interrupted(case, dtype) -> dict:
     recorded = recording.Recording(dtype)
     saved = None
     for step in range(case.steps):
-        for group in optimizer.param_groups:
-            group.update(case.schedule.get(step, {}))
-        for place, param in enumerate(params):
-            grad = case.gradient(step, place, dtype)
-            param.grad = None if grad is None else torch.from_numpy(np.array(grad))
-        optimizer.step()
+        make_step(case, dtype, step, optimizer, params)
         crcs = [recording.crc(entry) for entry in snapshot(optimizer, params)]
         if not np.array_equal(crcs, recorded.crcs(case)[step]):
             raise RuntimeError(f"{case}, {dtype}, step {step}: not the bits of the other recordings")

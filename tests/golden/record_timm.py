@@ -7,7 +7,6 @@ python -m tests.golden.record_timm --check    # runs again and compares the corr
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -22,7 +21,7 @@ import torch
 
 from tests import tf_cases
 from tests.golden import recording
-from tests.golden.record import CorrectSqrt, crcs, snapshot
+from tests.golden.record import CorrectSqrt, crcs, make_step, snapshot, write_or_check
 
 FILE = "rmsprop_tf"
 
@@ -53,12 +52,7 @@ def run(case, dtype, foreach) -> tuple:
     params, optimizer = make(case, dtype, foreach=foreach)
     snapshots, groups = [], None
     for step in range(case.steps):
-        for group in optimizer.param_groups:
-            group.update(case.schedule.get(step, {}))
-        for place, param in enumerate(params):
-            grad = case.gradient(step, place, dtype)
-            param.grad = None if grad is None else torch.from_numpy(np.array(grad))
-        optimizer.step()
+        make_step(case, dtype, step, optimizer, params)
         snapshots.append(snapshot(optimizer, params))
         if step + 1 == recording.EARLY:
             groups = json.loads(json.dumps(optimizer.state_dict()["param_groups"]))
@@ -108,30 +102,9 @@ def record(dtype) -> dict:
     return dict(arrays, meta=np.array(json.dumps(meta)))
 
 
-def check(dtype) -> int:
-    recorded = recording.Recording(dtype, FILE)
-    wrong = [
-        case.name
-        for case in tf_cases.TF_CASES
-        if not np.array_equal(crcs(run_ieee(case, dtype)), recorded.crcs(case))
-    ]
-    print(f"{dtype}: {len(recorded.meta['cases'])} cases, {len(wrong)} differ {wrong}")
-    return len(wrong)
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="compare with the recordings instead of writing them"
-    )
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"timm {importlib.metadata.version('timm')}, torch {torch.__version__}")
-    if arguments.check:
-        raise SystemExit(1 if sum(check(dtype) for dtype in recording.DTYPES) else 0)
-    for dtype in recording.DTYPES:
-        np.savez_compressed(recording.path(dtype, FILE), **record(dtype))
-        print(f"{recording.path(dtype, FILE).name}: {recording.path(dtype, FILE).stat().st_size} bytes")
+    versions = f"timm {importlib.metadata.version('timm')}, torch {torch.__version__}"
+    write_or_check(__doc__, versions, record, tf_cases.TF_CASES, run_ieee, FILE)
 
 
 if __name__ == "__main__":
