@@ -13,9 +13,11 @@ from dragon_optim._dragon import library as _library
 from dragon_optim._dragon import names as _names
 from dragon_optim._dragon import stock as _stock
 from dragon_optim._dragon import tape as _tape
+from dragon_optim._dragon import workspace as _workspace
 from dragon_optim._version import __version__
 
 _library.load()
+_workspace.install()
 _tape.install()
 _names.install()
 _left_behind.install()

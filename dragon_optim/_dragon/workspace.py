@@ -4,6 +4,10 @@
 Dragon names tensors by workspace and looks names up in the workspace that is current in this thread. A name
 that is not found ends the process or is silently skipped; memory of a workspace that was collected is gone.
 So each question is asked here, before.
+
+Dragon itself asks too late: the destructor of a tensor reads the tensor's name in memory of the workspace, to
+give it to the workspace's pool of names. A model that outlives its workspace (it came back from a thread, or
+from before ``reset_workspace()``) would end the process when it dies. `install` lets the destructor see.
 """
 
 from typing import Any, Optional
@@ -11,6 +15,8 @@ from typing import Any, Optional
 from dragon.core.framework import workspace
 from dragon.core.framework.workspace import Workspace
 from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim._dragon import wrapping
 
 __all__ = ["Workspace", "check_current", "check_tensor", "current"]
 
@@ -82,3 +88,13 @@ _REMEDY = (
     "make the optimizer under `with workspace.as_default():` of the workspace that the parameters "
     "were made in"
 )
+
+
+def _is_alive(pool: Any) -> bool:
+    """``bool()`` of a pool of names, which Dragon's destructors take before they release a name."""
+    return pool._weak_parent() is not None
+
+
+def install() -> None:
+    """Let tensors die after their workspace, from now on, in every workspace."""
+    wrapping.install(Workspace.HandlePool, "__bool__", _is_alive)

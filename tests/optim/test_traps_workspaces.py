@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
 from dragon_optim._dragon import names
 from tests import exact
-from tests.optim.elsewhere import in_thread
+from tests.optim.elsewhere import in_thread, run_script
 from tests.optim.support import backward, parameter, values
 
 
@@ -114,3 +115,37 @@ def test_C6_converted_before_the_first_step():
         backward(p, 1.0)
     optimizer.step()
     assert {optimizer.state[p]["square_avg"].dtype for p in model.parameters()} == {"float64"}
+
+
+OUTLIVES = {
+    "parameter": "torch.nn.Parameter(torch.ones(3))",
+    "result": "torch.ones(3) + 1",
+    "of-dragon": "dragon.zeros((3,))",
+    "model-of-an-optimizer": "trained()",
+}
+
+
+@pytest.mark.parametrize("made", OUTLIVES)
+def test_C7_a_tensor_may_die_after_its_workspace(made):
+    """Its destructor must not look for its name in memory that others have by now: this ended the process."""
+    done = run_script(f"""
+import gc
+import dragon
+from dragon.vm import torch
+import dragon_optim
+def trained():
+    model = torch.nn.Linear(3, 3)
+    optimizer = dragon_optim.RMSprop(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return model
+def outlives():
+    with dragon.Workspace().as_default():
+        return [{OUTLIVES[made]} for _ in range(20)]
+for _ in range(100):
+    orphans = outlives()
+    gc.collect(0)
+    others = [bytes([255]) * size for size in range(8, 400, 8) for _ in range(20)]
+    del orphans
+""")
+    assert (done.returncode, done.stderr) == (0, "")

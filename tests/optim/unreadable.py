@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 
 from dragon.core.framework import workspace
@@ -29,6 +28,4 @@ def dead_tensor():
         tensor = torch.ones(3)
     del other
     gc.collect()
-    # Dragon's own destructor of such a tensor reads memory that was freed: this one is never destroyed.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(tensor))
     return tensor
