@@ -31,6 +31,7 @@ from dragon_optim.clip import (  # noqa: E402
     clip_grads_with_norm_,
     get_total_norm,
 )
+from dragon_optim.grad_scaler import GradScaler  # noqa: E402
 from dragon_optim.hooks import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -41,6 +42,7 @@ from dragon_optim.rmsprop import RMSprop  # noqa: E402
 from dragon_optim.rmsprop_tf import RMSpropTF  # noqa: E402
 
 __all__ = [
+    "GradScaler",
     "Optimizer",
     "RMSprop",
     "RMSpropTF",

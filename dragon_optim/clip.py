@@ -9,7 +9,7 @@ from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import clip_graphs, hyper
-from dragon_optim._dragon import collective, leaf_gradients, library, tape, tensors, workspace
+from dragon_optim._dragon import collective, leaf_gradients, tensors, workspace
 from dragon_optim._warnings import warn
 from dragon_optim.parameters import printable, type_name
 
@@ -206,7 +206,7 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
     what = "get_total_norm()"
     order = _order(norm_type)
     measured = _as_list(tensors, "tensors")
-    home = _home(measured, "tensor", what)
+    home = clip_graphs.home_of(measured, "tensor", what)
     device = _device(measured, "tensor", what)
     _check_order(order, device, what)
     for position, tensor in enumerate(measured):
@@ -254,7 +254,7 @@ def clip_grads_with_norm_(
     clipping, edges, device = _gradients(_as_list(parameters, "parameters"), what)
     norm: Any
     if isinstance(total_norm, Tensor) and _stays(total_norm, device, clipping.home):
-        _home([total_norm], "total_norm", what)
+        clip_graphs.home_of([total_norm], "total_norm", what)
         norm = leaf_gradients.names_of(clipping.home, [total_norm])[0]
     else:
         norm = hyper.as_number("total_norm", total_norm)
@@ -289,26 +289,13 @@ def _as_list(given: Any, what: str) -> List[Tensor]:
     return found
 
 
-def _home(given: Sequence[Tensor], name: str, what: str) -> workspace.Workspace:
-    """Return the current workspace. Raise unless all tensors live in it."""
-    home = workspace.current()
-    tape.check_not_traced(what)
-    leaf_gradients.check_homes(home, given, name)
-    return home
-
-
 def _device(given: Sequence[Tensor], name: str, what: str) -> Device:
     """Return the device of all tensors, the CPU without any. Raise unless we have operators for it."""
-    places = list(map(tensors.place, given))
+    places = clip_graphs.places_of(given, name)
     if not places:
         return Device("cpu")
     for place in dict.fromkeys(places):
         position = places.index(place)
-        if place[0] != "cpu" and place[0] not in library.devices():
-            raise RuntimeError(
-                f"{name} {position} is on {given[position].device}, for which this dragon_optim was not "
-                "built: move the model by `model.cpu()`."
-            )
         if position > 0:
             raise NotImplementedError(
                 f"{name} 0 is on {given[0].device} and {name} {position} on {given[position].device}, but "
@@ -336,7 +323,7 @@ def _stays(norm: Tensor, device: Device, home: workspace.Workspace) -> bool:
 
 def _gradients(params: Sequence[Tensor], what: str) -> "tuple[clip_graphs.Clipping, List[str], Device]":
     """Return what clips in the current workspace, the names of what it has to clip, and where that is."""
-    home = _home(params, "parameter", what)
+    home = clip_graphs.home_of(params, "parameter", what)
     device = _device(params, "parameter", what)
     if collective.group() is not None:
         warn(

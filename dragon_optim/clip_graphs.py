@@ -1,19 +1,52 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Which gradients the next step will read, and the graphs that clip them, made once and run again."""
+"""Which gradients the next step will read, and the graphs that clip or unscale them, made once."""
 
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim._dragon import graphs, leaf_gradients, names, replay, stock, tensors, workspace
+from dragon_optim._dragon import (
+    graphs,
+    leaf_gradients,
+    library,
+    names,
+    replay,
+    stock,
+    tape,
+    tensors,
+    workspace,
+)
 from dragon_optim._threads import OneAtATime
 from dragon_optim._warnings import warn
 from dragon_optim.engine import Engine
 from dragon_optim.optimizer import Optimizer
 
 _ATTRIBUTE = "_dragon_optim_clipping"  # of a workspace
+# A device, and the names of tensors on it.
+OnDevice = Tuple[Device, List[str]]
 _MAX_EDGES = 1 << 16  # in all graphs together: Dragon never frees one
+
+
+def home_of(given: Sequence[Tensor], name: str, what: str) -> workspace.Workspace:
+    """Return the current workspace. Raise unless all tensors live in it; `name` each of them is."""
+    home = workspace.current()
+    tape.check_not_traced(what)
+    leaf_gradients.check_homes(home, given, name)
+    return home
+
+
+def places_of(given: Sequence[Tensor], name: str) -> List[Tuple[str, int]]:
+    """Return the device of each tensor, its type and index. Raise unless we have operators for all."""
+    places = list(map(tensors.place, given))
+    for kind, index in dict.fromkeys(places):
+        if kind != "cpu" and kind not in library.devices():
+            position = places.index((kind, index))
+            raise RuntimeError(
+                f"{name} {position} is on {given[position].device}, for which this dragon_optim was not "
+                "built: move the model by `model.cpu()`."
+            )
+    return places
 
 
 def next_gradients(
@@ -102,7 +135,7 @@ def _stock_sums(home: workspace.Workspace, optimizer: Any, params: Sequence[Tens
 
 
 class Clipping:
-    """The graphs of one workspace that measure and clip, and the tensors that steer them."""
+    """The graphs of one workspace that measure, clip and unscale, and the tensors that steer them."""
 
     def __init__(self, home: workspace.Workspace) -> None:
         self.home = home
@@ -110,6 +143,8 @@ class Clipping:
         self.known: Set[str] = set()  # gradients that there are
         self._limit = graphs.HostArray(home, 1, "float64")
         self._given_norm = graphs.HostArray(home, 1, "float64")
+        self._factor = graphs.HostArray(home, 1, "float64")
+        self._found = graphs.HostArray(home, 1, "int64")
         self._norms: Dict[Any, Tensor] = {}  # by the type and index of a device
         self._graphs: Dict[Any, graphs.Graph] = {}
         self._edges = 0  # of these graphs
@@ -155,9 +190,8 @@ class Clipping:
             return
         name = self._number(self._given_norm, norm)
         self._run(
-            ("by norm", foreach),
+            ("by norm", foreach, device.type, device.index),
             edges,
-            device,
             lambda: _each("DragonOptimClipNorm", [limit, name], edges, device, foreach),
         )
 
@@ -165,11 +199,42 @@ class Clipping:
         """Bring every element of some tensors between -limit and limit."""
         name = self._number(self._limit, limit)
         self._run(
-            ("value", foreach),
+            ("value", foreach, device.type, device.index),
             edges,
-            device,
             lambda: _each("DragonOptimClipValue", [name], edges, device, foreach),
         )
+
+    def has_non_finite(self, lists: Sequence[OnDevice]) -> bool:
+        """Whether an element of any of these tensors is infinite or NaN. Waits for a GPU."""
+        self._found.view[0] = 0
+        self._run(_key("non-finite", lists), _all(lists), lambda: self._find(lists))
+        return bool(self._found.view[0])
+
+    def unscale(
+        self, lists: Sequence[OnDevice], factor: float, then: Sequence[Callable[[], Any]] = ()
+    ) -> bool:
+        """Multiply some tensors, all or none; return whether an element was infinite or NaN before.
+
+        `then` is called where they were, in the same breath.
+        """
+        self._found.view[0] = 0
+        self._factor.view[0] = factor
+
+        def make() -> List[Any]:
+            # What is wrong with any of them the first operators find.
+            return self._find(lists) + [
+                graphs.operator("DragonOptimScale", [self._factor.name, *edges], edges, device)
+                for device, edges in lists
+            ]
+
+        self._run(_key("unscale", lists), _all(lists), make, then)
+        return bool(self._found.view[0])
+
+    def _find(self, lists: Sequence[OnDevice]) -> List[Any]:
+        return [
+            graphs.operator("DragonOptimFindNonFinite", edges, [self._found.name], device)
+            for device, edges in lists
+        ]
 
     def _number(self, array: graphs.HostArray, value: float) -> str:
         """The name of a tensor with this value. A recording has a tensor of its own for it."""
@@ -202,7 +267,8 @@ class Clipping:
             )
             return [measure, *then(norm.id)]
 
-        self._run(("norm", order, error_if_nonfinite, foreach), edges, device, make)
+        key = ("norm", order, error_if_nonfinite, foreach, device.type, device.index)
+        self._run(key, edges, make)
         return norm if recorded else replay.copy_for_user(self.home, norm)
 
     def _norm(self, device: Device) -> Tensor:
@@ -213,21 +279,33 @@ class Clipping:
         return self._norms[place]
 
     def _run(
-        self, key: Tuple[Any, ...], edges: Sequence[str], device: Device, make: Callable[[], List[Any]]
+        self,
+        key: Tuple[Any, ...],
+        edges: Sequence[str],
+        make: Callable[[], List[Any]],
+        then: Sequence[Callable[[], Any]] = (),
     ) -> None:
         if leaf_gradients.recorder(self.home) is not None:
             graphs.run_once(self.home, make())
             return
-        whole_key = (*key, device.type, device.index, *edges)
+        whole_key = (*key, *edges)
         graph = self._graphs.get(whole_key)
         if graph is None:
             operators = make()
             if self._edges > 0 and self._edges + len(edges) > _MAX_EDGES:
-                graphs.run_once(self.home, operators)
+                graphs.run_once(self.home, operators, then)
                 return
             graph = self._graphs[whole_key] = graphs.Graph(self.home, operators)
             self._edges += len(edges)
-        graph.run()
+        graphs.run_all(self.home, [graph], then)
+
+
+def _key(what: str, lists: Sequence[OnDevice]) -> Tuple[Any, ...]:
+    return (what, *((device.type, device.index, len(edges)) for device, edges in lists))
+
+
+def _all(lists: Sequence[OnDevice]) -> List[str]:
+    return [name for _, edges in lists for name in edges]
 
 
 def _each(kind: str, steering: List[str], edges: Sequence[str], device: Device, foreach: bool) -> List[Any]:

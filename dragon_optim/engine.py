@@ -5,9 +5,22 @@ The way of a step that was made before is a comparison of the groups with what w
 ``run_graph``.
 """
 
+import contextlib
 import functools
 import weakref
-from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from dragon_optim import differentiable, hyper, plan
 from dragon_optim._dragon import (
@@ -227,6 +240,8 @@ class Engine:
                 raise NotImplementedError(
                     f"differentiable=True: {self._kind} has no form that Dragon's tape can record"
                 )
+            if self.watched.unscale != 1 and not self.can_unscale:
+                raise RuntimeError("differentiable was switched on by a hook inside of GradScaler.step()")
             if gradients is not None:
                 differentiable.check_gradients(self, gradients, collective.group() is not None)
 
@@ -251,6 +266,21 @@ class Engine:
             self.run(("step", summed), lambda: self._update_parts(summed), end)
         if summed:
             self.end_round()
+
+    @property
+    def can_unscale(self) -> bool:
+        """Whether the update itself multiplies gradients; a recorded step reads the user's numbers."""
+        return bool(self._kind) and self.watched.can_unscale and not self.watched.differentiable
+
+    @contextlib.contextmanager
+    def unscaling(self, factor: float) -> Iterator[None]:
+        """Let the steps inside multiply gradients by `factor`, besides ``grad_scale``."""
+        with self.turn:
+            self.watched.unscale = factor
+            try:
+                yield
+            finally:
+                self.watched.unscale = 1.0
 
     def prepare(self, groups: Sequence[Group], what: str) -> None:
         """Everything before the first graph of a call runs."""

@@ -5,6 +5,7 @@ They are plain dicts and lists that anybody may write to at any time. So each ca
 only compares: what is the very object seen before needs no second check.
 """
 
+import math
 import operator
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -20,6 +21,9 @@ Group = Dict[str, Any]
 FOREACH_AND_DIFFERENTIABLE = (
     "_foreach ops don't support autograd: give foreach=None or False with differentiable=True"
 )
+
+
+_GRAD_SCALE = "grad_scale"
 
 
 class _Row(NamedTuple):
@@ -76,6 +80,8 @@ class WatchedGroups:
         self._may_move = len(library.devices()) > 1
         self._seen_devices: List[Any] = []
         self.differentiable = False  # whether steps are recorded by Dragon's tape
+        self.unscale = 1.0  # a factor of gradients besides grad_scale, while a loss scale asks for it
+        self._written_unscale = 1.0
 
     def sync(self, groups: Sequence[Group]) -> None:
         """Take over what the user changed in the groups. Raises before anything is taken over."""
@@ -91,7 +97,20 @@ class WatchedGroups:
             self._table.move_states()
             self._seen_devices = tensors.devices(self._params)
             self.revision += 1
+        if self.unscale != self._written_unscale:
+            self._write_unscale()
         self._write_trainable()
+
+    @property
+    def can_unscale(self) -> bool:
+        """Whether the operator multiplies gradients by a hyper-parameter."""
+        return _GRAD_SCALE in self.keys
+
+    def _write_unscale(self) -> None:
+        column = self.keys.index(_GRAD_SCALE)
+        for number, numbers in enumerate(self._numbers):
+            self.hyper.view[number, column] = numbers[column] * self.unscale
+        self._written_unscale = self.unscale
 
     def _take(self, groups: Sequence[Group], changed: bool, rows: Dict[int, _Row]) -> None:
         # What is compared with is taken last: if this is interrupted, all of it counts as changed.
@@ -224,6 +243,8 @@ class WatchedGroups:
             numbers.append(old_numbers[number] if row is None else row.numbers)
             if row is not None:
                 self.hyper.view[number, : len(row.numbers)] = row.numbers
+                if self._written_unscale != 1:
+                    self._written_unscale = math.nan  # it is 1 in this row now, and something else in others
         if self.plans != plans:
             self.revision += 1
         self.plans, self._seen_values, self._numbers = plans, values, numbers

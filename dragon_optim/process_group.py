@@ -47,17 +47,17 @@ class Reduction:
         except BaseException as caught:  # the other ranks wait: they must hear of it before it is raised
             error = caught
         council = collective.council(workspace.current(), process_group)
-        agreement = council.agree(error is not None, fingerprint, summed)
+        agreement = council.agree(error is not None, fingerprint, flag=summed)
         if error is not None:
             raise error
         self._check(agreement)
-        if agreement.summed and not summed:
+        if agreement.flagged and not summed:
             # Others have sums, this rank has none in this round: it adds nothing.
             self._check_and_pack(engine, True, [])
         if self._packings:  # an optimizer may be left without parameters; all of them are then
             self._all_reduce(engine, process_group)
-            self._unpack(engine, agreement.summed)
-        return agreement.summed
+            self._unpack(engine, agreement.flagged)
+        return agreement.flagged
 
     @staticmethod
     def _check(agreement: collective.Agreement) -> None:

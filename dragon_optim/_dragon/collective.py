@@ -37,7 +37,7 @@ class Agreement(NamedTuple):
 
     failed: bool  # on some rank
     same_layout: bool
-    summed: bool  # some rank goes from sums
+    flagged: bool  # some rank has raised its flag
 
 
 class Council:
@@ -55,14 +55,14 @@ class Council:
         """False once the workspace was cleared."""
         return self._ballot.is_alive
 
-    def agree(self, failed: bool, fingerprint: int, summed: bool) -> Agreement:
+    def agree(self, failed: bool, fingerprint: int, flag: bool) -> Agreement:
         """Tell the others, hear them. `fingerprint` is below 2**20, so that all sums are exact."""
-        self._ballot.view[:] = failed, fingerprint, fingerprint * fingerprint, summed
+        self._ballot.view[:] = failed, fingerprint, fingerprint * fingerprint, flag
         self._graph.run()
-        failures, total, squares, sums = self._ballot.view.tolist()
+        failures, total, squares, flags = self._ballot.view.tolist()
         # The variance of the fingerprints is 0 exactly when all of them are equal; every rank computes it
         # from the same sums.
-        return Agreement(failures > 0, self._size * squares == total * total, sums > 0)
+        return Agreement(failures > 0, self._size * squares == total * total, flags > 0)
 
 
 def council(workspace: Workspace, process_group: Any) -> Council:

@@ -83,8 +83,11 @@ def run_all(workspace: Workspace, graphs: Sequence[Graph], then: Sequence[Callab
         running.graphs(workspace, [each.name for each in graphs], then)
 
 
-def run_once(workspace: Workspace, operators: Sequence[Any]) -> None:
+def run_once(workspace: Workspace, operators: Sequence[Any], then: Sequence[Callable[[], Any]] = ()) -> None:
     """Run operators whose tensors will be others the next time: graphs of them would only pile up."""
+    if then:
+        running.operators(workspace, operators, then)
+        return
     for each in operators:
         workspace.run_operator(each)
 

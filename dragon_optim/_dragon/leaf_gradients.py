@@ -59,6 +59,12 @@ def names_of(home: Workspace, tensors: Sequence[Tensor]) -> List[str]:
     return list(dict.fromkeys(each._impl.name for each in tensors))
 
 
+def dtypes(home: Workspace, names: Sequence[str]) -> List[str]:
+    """The dtype of the tensor under each name; "" for one without data."""
+    found: List[Any] = [home.get_tensor(name) for name in names]
+    return [tensor.dtype if tensor is not None and tensor.size > 0 else "" for tensor in found]
+
+
 def of_stock_sum(home: Workspace, param: Tensor) -> Optional[str]:
     """The name of the sum that Dragon's own optimizers keep of a tensor's gradients; None without one."""
     name = names.gradient_name(param) + "_sum"

@@ -30,15 +30,18 @@ def graphs(workspace: Workspace, names: Sequence[str], then: Sequence[Callable[[
         _make([*(functools.partial(run, name, "", "") for name in names), *then])
 
 
-def operators(workspace: Workspace, definitions: Iterable[Any]) -> None:
-    """Run operators that belong to no graph."""
+def operators(
+    workspace: Workspace, definitions: Iterable[Any], then: Sequence[Callable[[], Any]] = ()
+) -> None:
+    """Run operators that belong to no graph, and what goes with them."""
     if "run_operator" in vars(workspace):
         for each in definitions:
             workspace.run_operator(each)
+        _make([*then])
     else:
         run, verbose = workspace._impl.RunOperator, config.config().graph_verbosity > 0
         serialized = [each.SerializePartialToString() for each in definitions]
-        _make([functools.partial(run, each, verbose) for each in serialized])
+        _make([*(functools.partial(run, each, verbose) for each in serialized), *then])
 
 
 def _make(calls: List[Callable[[], Any]]) -> None:

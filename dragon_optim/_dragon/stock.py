@@ -64,6 +64,12 @@ def living() -> List[Any]:
     return [each for each in found if each is not None]
 
 
+def end_round(optimizer: Any) -> None:
+    """Let one of Dragon's optimizers forget the sums that its step would have taken."""
+    if getattr(optimizer, "_sums_grad", False):
+        optimizer._sums_grad = False
+
+
 def lives_in(optimizer: Any, home: Workspace) -> bool:
     """Whether the parameters of an optimizer are tensors of this workspace."""
     for group in vars(optimizer).get("param_groups", ()):

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// The gradients of an operator that clips over all of them together.
+// The gradients of an operator that clips, or scales, over all of them together.
 
 #ifndef DRAGON_OPTIM_CSRC_CLIP_GRADIENTS_H_
 #define DRAGON_OPTIM_CSRC_CLIP_GRADIENTS_H_
@@ -17,6 +17,16 @@
 namespace dragon_optim {
 
 constexpr DType kClipDTypes[] = {DType::kFloat16, DType::kFloat32, DType::kFloat64};
+
+// The value of a tensor in main memory, float64 of one element. Throws where it is none.
+inline double HostNumber(Tensor* tensor, const std::string& name) {
+  DType dtype;
+  if (!HasData(*tensor) || Numel(*tensor) != 1 || !FloatingDType(tensor, &dtype) || dtype != DType::kFloat64) {
+    throw std::runtime_error(name + " is " + Describe(tensor) +
+                             ", but must be float64 of one element; was the workspace cleared?");
+  }
+  return *static_cast<const double*>(Data<dragon::CPUContext>(tensor));
+}
 
 // The gradients among some edges that have data. Throws unless all of them are of floats, and each stands once.
 template <class Context>
@@ -37,7 +47,7 @@ class ClipGradients {
       DType dtype;
       if (!FloatingDType(inputs[i], &dtype)) {
         throw std::invalid_argument("a gradient is " + Describe(inputs[i]) +
-                                    ", but only float16, float32 and float64 can be clipped; nothing was changed");
+                                    ", but must be float16, float32 or float64; nothing was changed");
       }
       if (Numel(*inputs[i]) == 0) continue;
       tensors_.push_back(inputs[i]);

@@ -18,12 +18,7 @@ namespace {
 
 // The value of a tensor of one element. Throws where it is none, and unless it is 0 or more.
 double Limit(Tensor* tensor, const std::string& name) {
-  DType dtype;
-  if (!HasData(*tensor) || Numel(*tensor) != 1 || !FloatingDType(tensor, &dtype) || dtype != DType::kFloat64) {
-    throw std::runtime_error(name + " is " + Describe(tensor) +
-                             ", but must be float64 of one element; was the workspace cleared?");
-  }
-  const double value = *static_cast<const double*>(Data<dragon::CPUContext>(tensor));
+  const double value = HostNumber(tensor, name);
   if (!(value >= 0)) throw std::invalid_argument("Invalid " + name + ": " + std::to_string(value) + " (need >= 0)");
   return value;
 }

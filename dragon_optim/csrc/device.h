@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
 // What the operators have done on the device that they run on. Every operator has a Device of its own; on a GPU the
-// work is left to the stream of the operator's context, and only Upload and Download wait for it.
+// work is left to the stream of the operator's context, and only HasNonFinite, Upload and Download wait for
+// it.
 
 #ifndef DRAGON_OPTIM_CSRC_DEVICE_H_
 #define DRAGON_OPTIM_CSRC_DEVICE_H_
@@ -66,6 +67,11 @@ class Device<dragon::CPUContext> {
 
   static void Clamp(DType dtype, const std::vector<ClipTensor>& tensors, double limit) {
     dragon_optim::Clamp(dtype, tensors.data(), static_cast<int64_t>(tensors.size()), limit, NumThreads());
+  }
+
+  // Whether an element of any gradient is infinite or NaN. Waits for a GPU.
+  static bool HasNonFinite(DType dtype, const std::vector<Gradient>& gradients) {
+    return dragon_optim::HasNonFinite(dtype, gradients.data(), static_cast<int64_t>(gradients.size()), NumThreads());
   }
 
   static void Zero(void* data, size_t bytes) { std::memset(data, 0, bytes); }

@@ -56,6 +56,8 @@ const Entry kEntries[] = {
     {"DragonOptimTotalNorm", Kind::kInPlace, DRAGON_OPTIM_CREATORS(TotalNorm)},
     {"DragonOptimClipNorm", Kind::kInPlace, DRAGON_OPTIM_CREATORS(ClipNorm)},
     {"DragonOptimClipValue", Kind::kInPlace, DRAGON_OPTIM_CREATORS(ClipValue)},
+    {"DragonOptimFindNonFinite", Kind::kInPlace, DRAGON_OPTIM_CREATORS(FindNonFinite)},
+    {"DragonOptimScale", Kind::kInPlace, DRAGON_OPTIM_CREATORS(Scale)},
 };
 
 bool IsRegistered(const Entry& entry) { return dragon::CPUOperatorRegistry()->Has(entry.name); }

@@ -25,6 +25,8 @@ struct Operators {
   static dragon::OperatorBase* TotalNorm(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* ClipNorm(const dragon::OperatorDef& def, dragon::Workspace* ws);
   static dragon::OperatorBase* ClipValue(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* FindNonFinite(const dragon::OperatorDef& def, dragon::Workspace* ws);
+  static dragon::OperatorBase* Scale(const dragon::OperatorDef& def, dragon::Workspace* ws);
 };
 
 }  // namespace dragon_optim

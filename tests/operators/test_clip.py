@@ -166,7 +166,7 @@ def rows():
                 {},
                 "need >= 0",
             )
-        integers = "a gradient is int32 of shape (2,), but only float16, float32 and float64 can be clipped"
+        integers = "a gradient is int32 of shape (2,), but must be float16, float32 or float64"
         yield kind, "integers", [*steering, grad, np.ones(2, "int32")], first, {}, integers
     kind = "DragonOptimClipNorm"
     for what, array in [

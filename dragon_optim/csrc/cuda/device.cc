@@ -105,6 +105,15 @@ void CudaDevice::Clamp(DType dtype, const std::vector<ClipTensor>& tensors, doub
   cuda::Clamp(dtype, tensors.data(), static_cast<int64_t>(tensors.size()), limit, Stream());
 }
 
+bool CudaDevice::HasNonFinite(DType dtype, const std::vector<Gradient>& gradients) {
+  auto* flag = static_cast<int32_t*>(Scratch(sizeof(double)).data);
+  Zero(flag, sizeof(int32_t));
+  cuda::FindNonFinite(dtype, gradients.data(), static_cast<int64_t>(gradients.size()), flag, Stream());
+  int32_t found = 0;
+  Download(&found, flag, sizeof(found));
+  return found != 0;
+}
+
 void CudaDevice::Zero(void* data, size_t bytes) {
   if (bytes == 0) return;
   cuda::Check(cudaMemsetAsync(data, 0, bytes, Stream()), "filling with zeros");

@@ -31,6 +31,7 @@ class CudaDevice {
   void ScaleToNorm(DType dtype, const std::vector<ClipTensor>& tensors, double max_norm, DType norm_dtype,
                    const void* norm);
   void Clamp(DType dtype, const std::vector<ClipTensor>& tensors, double limit);
+  bool HasNonFinite(DType dtype, const std::vector<Gradient>& gradients);
   void Zero(void* data, size_t bytes);
   // Both wait for the device: the memory of the host is the caller's again when they return.
   void Upload(void* destination, const void* source, size_t bytes);
@@ -45,7 +46,7 @@ class CudaDevice {
   void Copy(void* destination, const void* source, size_t bytes, cudaMemcpyKind kind, const char* what);
 
   dragon::CUDAContext* context_;
-  Tensor scratch_;  // for norms: allocated when one is first clipped, and again only where the gradients have grown
+  Tensor scratch_;  // allocated when a norm or a flag is first asked for, and again only where the gradients have grown
 };
 
 }  // namespace dragon_optim

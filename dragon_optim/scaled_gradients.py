@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The gradients that a loss scale has scaled: what is asked of them, and who divides them."""
+
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from dragon.vm.torch.core.tensor import Tensor
+
+from dragon_optim import clip_graphs
+from dragon_optim._dragon import leaf_gradients, stock
+from dragon_optim.engine import Engine
+from dragon_optim.optimizer import Optimizer
+from dragon_optim.parameters import type_name
+
+
+class ScaledGradients:
+    """What the next step of an optimizer will read, by device."""
+
+    def __init__(self, optimizer: Any, what: str) -> None:
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        for position, param in enumerate(params):
+            if not isinstance(param, Tensor):
+                raise TypeError(f"parameter {position} must be a Tensor, but got {type_name(param)}")
+        self._home = clip_graphs.home_of(params, "parameter", what)
+        by_place: Dict[Any, List[Tensor]] = {}
+        for param, place in zip(params, clip_graphs.places_of(params, "parameter")):
+            by_place.setdefault(place, []).append(param)
+        self._clipping = clip_graphs.of(self._home)
+        found = [
+            (members[0].device, clip_graphs.next_gradients(self._home, members, self._clipping.known, what))
+            for members in by_place.values()
+        ]
+        names = leaf_gradients.dtypes(self._home, [name for _, edges in found for name in edges])
+        self._dtypes = set(names) - {""}
+        self._lists = [(device, edges) for device, edges in found if edges]
+
+    def check_not_float16(self) -> None:
+        """Raise if one is float16."""
+        if "float16" in self._dtypes:
+            raise ValueError(
+                "Attempting to unscale FP16 gradients. Small ones would become 0: leave unscale_() out, and "
+                "step() of an optimizer of dragon_optim divides them in float32; its clip_norm and "
+                "clip_value clip what is divided."
+            )
+
+    def has_non_finite(self) -> Optional[bool]:
+        """Whether an element is infinite or NaN; None if there are no gradients."""
+        if not self._dtypes:
+            return None
+        with self._clipping.turn:
+            return self._clipping.has_non_finite(self._lists)
+
+    def unscale(self, factor: float, then: Sequence[Callable[[], Any]]) -> Optional[bool]:
+        """Multiply all by `factor`, and call `then`. Return what `has_non_finite` said before."""
+        if not self._dtypes:
+            for each in then:
+                each()
+            return None
+        with self._clipping.turn:
+            return self._clipping.unscale(self._lists, factor, then)
+
+
+def unscales_by_itself(optimizer: Any) -> bool:
+    """Whether the update of an optimizer can divide by the scale while it reads."""
+    if not isinstance(optimizer, Optimizer):
+        return False
+    engine: Engine = optimizer._engine
+    with engine.turn:
+        engine.prepare(optimizer.param_groups, "GradScaler.step()")  # the user may have changed the groups
+        return engine.can_unscale
+
+
+def drop_sums(optimizer: Any) -> None:
+    """End the round of an optimizer whose step is left out, as its step would have done."""
+    if not isinstance(optimizer, Optimizer):
+        stock.end_round(optimizer)
+        return
+    engine: Engine = optimizer._engine
+    with engine.turn:
+        engine.guard("GradScaler.step()")
+        if engine.round_open:
+            engine.end_round()
