@@ -251,7 +251,6 @@ class GradScaler(LossScale):
             )
         if kwargs.get("gradients") is not None:
             raise ValueError("gradients= are not unscaled: divide them yourself, and call optimizer.step().")
-        self._check_used("step")
         progress = self._progress_of(optimizer)
         found = self._find(optimizer, progress)
         if found:
@@ -295,6 +294,7 @@ class GradScaler(LossScale):
         return agreement.flagged
 
     def _look(self, optimizer: Any, progress: _Progress) -> None:
+        self._check_used("step")
         if progress.stage == _STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
         if progress.stage == _UNSCALED and progress.found is not None:
@@ -394,5 +394,5 @@ def _check_not_recorded(what: str) -> None:
     if watching is not None:
         raise watching.refuse(
             f"GradScaler.{what} inside a captured function: a replay could not follow the scale. Call it "
-            "outside, or give a constant grad_scale to the optimizer."
+            "outside, and give scaler.scale(torch.ones([])) to the function, to multiply the loss by."
         )

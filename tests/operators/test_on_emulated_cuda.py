@@ -95,7 +95,10 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def test_every_test_of_the_operators(elsewhere):
-    files = [f"tests/operators/test_{name}.py" for name in ("update", "gradients", "wrong_edges", "clip")]
+    files = [
+        f"tests/operators/test_{name}.py"
+        for name in ("update", "gradients", "wrong_edges", "clip", "loss_scale")
+    ]
     output = run(elsewhere, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
     assert "passed" in output
     assert "skipped" not in output
@@ -107,3 +110,7 @@ def test_optimizers(elsewhere):
 
 def test_clipping(elsewhere):
     assert run(elsewhere, "-m", "tests.operators.emulated_clipping").splitlines()[-1] == "all the same"
+
+
+def test_a_loss_scale(elsewhere):
+    assert run(elsewhere, "-m", "tests.operators.emulated_scaling").splitlines()[-1] == "all the same"

@@ -8,6 +8,7 @@ which it came.
 from __future__ import annotations
 
 import collections
+import contextlib
 import signal
 import time
 
@@ -125,6 +126,25 @@ def test_a_gradient_is_summed_once():
         before = values(param)[0]
         optimizer.step()
         assert before - values(param)[0] == pytest.approx(0.5, abs=1e-4)  # 2 would be 0.667
+
+
+def test_gradients_are_divided_by_the_scale_once():
+    params = [*large(2), torch.nn.Parameter(torch.ones(ELEMENTS).double())]
+    optimizer = dragon_optim.RMSprop(params)
+    scaler = dragon_optim.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.ones(1))
+
+    def scaled():
+        scaler.update(4.0)  # a new iteration
+        backward(params[0], 8.0, params[1], 8.0)
+        backward(params[2], 8.0)
+
+    for _ in interrupts(lambda: scaler.unscale_(optimizer), scaled):
+        with contextlib.suppress(RuntimeError):  # where it was done already
+            scaler.unscale_(optimizer)
+        assert [values(param.grad)[[0, -1]].tolist() for param in params] == [[2.0, 2.0]] * 3
+        scaler.step(optimizer)
+        assert not scaler.step_was_skipped(optimizer)
 
 
 def test_pairs_of_several_dtypes_are_updated_together():
