@@ -9,6 +9,7 @@ import numpy
 from dragon.vm import torch
 from dragon.vm.torch.core.tensor import Tensor
 
+from dragon_optim import clip_graphs
 from dragon_optim._dragon import collective, leaf_gradients, workspace
 from dragon_optim._warnings import warn
 from dragon_optim.loss_scale import LossScale, as_device, as_scale
@@ -141,7 +142,7 @@ class GradScaler(LossScale):
         Raises
         ------
         ValueError
-            If `outputs` is, or holds, something else.
+            If `outputs` is, or holds, something else than tensors of floats.
         RuntimeError
             Inside of `graph.capture`, as each method: the scale would stay what it is in every replay.
         """
@@ -163,6 +164,11 @@ class GradScaler(LossScale):
         return type(outputs)(products) if isinstance(outputs, (list, tuple)) else products
 
     def _product(self, output: Tensor) -> Tensor:
+        # What is wrong with it would end the process.
+        clip_graphs.home_of([output], "output", "GradScaler.scale()")
+        workspace.check_readable(output, "outputs")
+        if not str(output.dtype).startswith("float"):
+            raise ValueError(f"outputs must be Tensors of floats, but got one of {output.dtype}")
         if output.dtype != "float16":
             return output * self._scale
         # Dragon would round the scale to float16, in which the first one is infinite.

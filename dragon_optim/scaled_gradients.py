@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The gradients that a loss scale has scaled: what is asked of them, and who divides them."""
 
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from dragon.vm.torch.core.tensor import Tensor
 
@@ -16,6 +16,10 @@ class ScaledGradients:
     """What the next step of an optimizer will read, by device."""
 
     def __init__(self, optimizer: Any, what: str) -> None:
+        if isinstance(optimizer, Optimizer):  # the user may have changed its groups
+            engine: Engine = optimizer._engine
+            with engine.turn:
+                engine.prepare(optimizer.param_groups, what)
         params = [param for group in optimizer.param_groups for param in group["params"]]
         for position, param in enumerate(params):
             if not isinstance(param, Tensor):
@@ -29,13 +33,14 @@ class ScaledGradients:
             (members[0].device, clip_graphs.next_gradients(self._home, members, self._clipping.known, what))
             for members in by_place.values()
         ]
-        names = leaf_gradients.dtypes(self._home, [name for _, edges in found for name in edges])
-        self._dtypes = set(names) - {""}
         self._lists = [(device, edges) for device, edges in found if edges]
+
+    def _dtypes(self) -> Iterator[str]:
+        return leaf_gradients.dtypes(self._home, (name for _, edges in self._lists for name in edges))
 
     def check_not_float16(self) -> None:
         """Raise if one is float16."""
-        if "float16" in self._dtypes:
+        if "float16" in self._dtypes():
             raise ValueError(
                 "Attempting to unscale FP16 gradients. Small ones would become 0: leave unscale_() out, and "
                 "step() of an optimizer of dragon_optim divides them in float32; its clip_norm and "
@@ -44,14 +49,14 @@ class ScaledGradients:
 
     def has_non_finite(self) -> Optional[bool]:
         """Whether an element is infinite or NaN; None if there are no gradients."""
-        if not self._dtypes:
+        if not any(self._dtypes()):
             return None
         with self._clipping.turn:
             return self._clipping.has_non_finite(self._lists)
 
     def unscale(self, factor: float, then: Sequence[Callable[[], Any]]) -> Optional[bool]:
         """Multiply all by `factor`, and call `then`. Return what `has_non_finite` said before."""
-        if not self._dtypes:
+        if not any(self._dtypes()):
             for each in then:
                 each()
             return None
@@ -60,13 +65,8 @@ class ScaledGradients:
 
 
 def unscales_by_itself(optimizer: Any) -> bool:
-    """Whether the update of an optimizer can divide by the scale while it reads."""
-    if not isinstance(optimizer, Optimizer):
-        return False
-    engine: Engine = optimizer._engine
-    with engine.turn:
-        engine.prepare(optimizer.param_groups, "GradScaler.step()")  # the user may have changed the groups
-        return engine.can_unscale
+    """Whether the update of an optimizer can divide by the scale while it reads; see `ScaledGradients`."""
+    return isinstance(optimizer, Optimizer) and optimizer._engine.can_unscale
 
 
 def drop_sums(optimizer: Any) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Under which names the gradients of tensors lie, for whoever reads or writes them beside an optimizer."""
 
-from typing import Any, List, Optional, Sequence, Set
+from typing import Any, Iterable, Iterator, List, Optional, Sequence, Set
 
 import numpy
 from dragon.vm.torch.core.cpp import device as Device
@@ -59,10 +59,11 @@ def names_of(home: Workspace, tensors: Sequence[Tensor]) -> List[str]:
     return list(dict.fromkeys(each._impl.name for each in tensors))
 
 
-def dtypes(home: Workspace, names: Sequence[str]) -> List[str]:
-    """The dtype of the tensor under each name; "" for one without data."""
-    found: List[Any] = [home.get_tensor(name) for name in names]
-    return [tensor.dtype if tensor is not None and tensor.size > 0 else "" for tensor in found]
+def dtypes(home: Workspace, names: Iterable[str]) -> Iterator[str]:
+    """Yield the dtype of the tensor under each name; "" for one without data."""
+    for name in names:
+        tensor: Any = home.get_tensor(name)
+        yield tensor.dtype if tensor is not None and tensor.size > 0 else ""
 
 
 def of_stock_sum(home: Workspace, param: Tensor) -> Optional[str]:
