@@ -164,6 +164,33 @@ def write_or_check(description, versions, record, of_cases, run, name="rmsprop")
         print(f"{path.name}: {path.stat().st_size} bytes")
 
 
+def differing(path, recorded) -> list:
+    """The names of the arrays of which a file has other bits."""
+    with np.load(path, allow_pickle=False) as kept:
+        return [
+            name
+            for name in sorted(set(kept.files) | set(recorded))
+            if name not in kept.files
+            or name not in recorded
+            or kept[name].tobytes() != recorded[name].tobytes()
+        ]
+
+
+def write_or_check_file(description, path, record) -> None:
+    """The command line of a recorder of one file; `record()` gives all its arrays."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    check = parser.parse_args().check
+    torch.set_num_threads(1)
+    recorded = record()
+    if check:
+        wrong = differing(path, recorded)
+        print(f"{len(recorded)} arrays, differing: {wrong}")
+        raise SystemExit(1 if wrong else 0)
+    np.savez_compressed(path, **recorded)
+    print(f"{path.name}: {path.stat().st_size} bytes")
+
+
 def main():
     versions = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
     write_or_check(__doc__, versions, record, cases.TORCH_CASES + cases.TORCH_EDGE_CASES, run_ieee)

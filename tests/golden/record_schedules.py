@@ -7,13 +7,13 @@ python -m tests.golden.record_schedules --check    # runs again and compares, bi
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import numpy as np
 import torch
 
 from tests.golden import schedules
+from tests.golden.record import write_or_check_file
 from tests.optim.bad_schedules import REFUSED
 
 KINDS = {"rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD, "adam": torch.optim.Adam}
@@ -45,27 +45,8 @@ def record() -> dict:
     return {"meta": np.array(json.dumps(meta)), **arrays}
 
 
-def check(recorded) -> int:
-    with np.load(schedules.PATH, allow_pickle=False) as kept:
-        names = set(kept.files) | set(recorded)
-        wrong = [
-            name
-            for name in sorted(names)
-            if name not in kept.files
-            or name not in recorded
-            or kept[name].tobytes() != recorded[name].tobytes()
-        ]
-    print(f"{len(names)} arrays, differing: {wrong}")
-    return len(wrong)
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    if parser.parse_args().check:
-        raise SystemExit(1 if check(record()) else 0)
-    np.savez_compressed(schedules.PATH, **record())
-    print(f"{schedules.PATH.name}: {schedules.PATH.stat().st_size} bytes")
+    write_or_check_file(__doc__, schedules.PATH, record)
 
 
 if __name__ == "__main__":
