@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import clip_graphs
-from dragon_optim._dragon import leaf_gradients, stock
+from dragon_optim._dragon import leaf_gradients, stock, workspace
 from dragon_optim.engine import Engine
 from dragon_optim.optimizer import Optimizer
 from dragon_optim.parameters import type_name
@@ -72,6 +72,9 @@ def unscales_by_itself(optimizer: Any) -> bool:
 def drop_sums(optimizer: Any) -> None:
     """End the round of an optimizer whose step is left out, as its step would have done."""
     if not isinstance(optimizer, Optimizer):
+        if getattr(optimizer, "_sums_grad", False):
+            params = [param for group in optimizer.param_groups for param in group["params"]]
+            leaf_gradients.clear_stock_sums(workspace.current(), params)
         stock.end_round(optimizer)
         return
     engine: Engine = optimizer._engine

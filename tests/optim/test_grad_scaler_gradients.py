@@ -192,6 +192,24 @@ def test_stock_optimizers(kind, unscales):
     assert scaler.get_scale() == 2
 
 
+def test_sums_of_stock_optimizers():
+    param = parameter([0.0])
+    optimizer = torch.optim.SGD([param], lr=1.0)
+    scaler = scaler_of()
+    rounds(optimizer, param, 8.0, 16.0)
+    scaler.step(optimizer)
+    scaler.update()
+    assert float(param) == -3
+    rounds(optimizer, param, math.inf, 16.0)
+    scaler.step(optimizer)
+    assert scaler.step_was_skipped(optimizer) is True
+    scaler.update()
+    assert float(param) == -3
+    rounds(optimizer, param, 4.0)
+    scaler.step(optimizer)
+    assert float(param) == -4  # without the sums of the round before
+
+
 def test_a_recorded_step():
     optimizer, p = make(differentiable=True)
     scaler = scaler_of()
