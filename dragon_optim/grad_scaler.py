@@ -3,7 +3,7 @@
 
 import functools
 import weakref
-from typing import Any, Dict, Iterable, Optional, Union
+from typing import Any, Dict, Iterable, List, Optional, Union
 
 import numpy
 from dragon.vm import torch
@@ -124,6 +124,7 @@ class GradScaler(LossScale):
             self._enabled = False
         self._was_used = False  # whether a loss was scaled
         self._progress: weakref.WeakKeyDictionary[Any, _Progress] = weakref.WeakKeyDictionary()
+        self._in_use: List[_Progress] = []  # since the last update(), also of optimizers that are gone
 
     def scale(self, outputs: Union[Tensor, Iterable[Any]]) -> Any:
         """Multiply a loss, or several, by the scale.
@@ -355,14 +356,15 @@ class GradScaler(LossScale):
         if new_scale is not None:
             self._scale = as_scale("new_scale", new_scale)
         else:
-            looks = [each.found for each in self._progress.values() if each.found is not None]
+            looks = [each.found for each in self._in_use if each.found is not None]
             if not looks:
                 raise AssertionError(
                     "No inf checks were recorded prior to update. Call scaler.step(optimizer) before."
                 )
             self._adapt(any(looks))
-        for each in self._progress.values():
+        for each in self._in_use:
             each.stage, each.found = _READY, None
+        self._in_use = []
 
     def _check_used(self, method: str) -> None:
         if not self._was_used:
@@ -375,19 +377,22 @@ class GradScaler(LossScale):
         progress = self._progress.get(optimizer)
         if progress is None:
             progress = self._progress[optimizer] = _Progress()
+        if progress not in self._in_use:
+            self._in_use.append(progress)
         return progress
 
     def __getstate__(self) -> Dict[str, Any]:
-        if any(each.stage != _READY for each in self._progress.values()):
+        if any(each.stage != _READY for each in self._in_use):
             raise AssertionError(
                 "A GradScaler instance may only be pickled at the beginning of an iteration, or at the end "
                 "after scaler.update()."
             )
         # As PyTorch's, a copy waits for its first loss.
-        return {key: value for key, value in vars(self).items() if key not in ("_progress", "_was_used")}
+        own = ("_progress", "_in_use", "_was_used")
+        return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        vars(self).update(state, _was_used=False, _progress=weakref.WeakKeyDictionary())
+        vars(self).update(state, _was_used=False, _progress=weakref.WeakKeyDictionary(), _in_use=[])
 
 
 def _check_optimizer(optimizer: Any) -> None:

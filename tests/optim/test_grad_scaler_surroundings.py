@@ -18,7 +18,7 @@ from dragon.vm import torch
 import dragon_optim
 from dragon_optim import lr_scheduler
 from tests.optim.elsewhere import in_thread
-from tests.optim.scalers import make, scaler_of, settings, used
+from tests.optim.scalers import SHOW, make, scaler_of, settings, used
 from tests.optim.support import backward, feed_gradient, fresh_workspace, parameter, snapshot, values
 
 # --- copies and files ---------------------------------------------------------------------------------------
@@ -178,6 +178,29 @@ def test_not_under_a_trace():
 
 
 # --- lives --------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_optimizers_id():
+    """What it found counts; that it has stepped does not hold for the next one of its id."""
+    scaler = scaler_of()
+    gc.collect()
+    for _ in range(200):
+        first, p = make()
+        backward(p, math.inf)
+        scaler.step(first)
+        assert scaler.step_was_skipped(first)
+        number = id(first)
+        params = [parameter([0.0], "float64")]
+        del first
+        second = dragon_optim.RMSprop(params, **SHOW)
+        if id(second) == number:
+            break
+        scaler.update(8.0)
+    assert id(second) == number
+    backward(params[0], 24.0)
+    assert used(scaler, second, params[0]) == 3.0
+    scaler.update()
+    assert scaler.get_scale() == 4
 
 
 def test_optimizers_are_not_kept_alive():
