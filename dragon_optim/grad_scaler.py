@@ -27,6 +27,7 @@ class _Progress:
     def __init__(self) -> None:
         self.stage = _READY
         self.found: Optional[bool] = None  # whether a gradient is not finite; None: none was looked at
+        self.had_none = False  # gradients, when unscale_() was called
         self.skipped = False  # the last step; kept over `update`
 
 
@@ -214,6 +215,7 @@ class GradScaler(LossScale):
         gradients.check_not_float16()
         then = [functools.partial(setattr, progress, "stage", _UNSCALED)]
         progress.found = gradients.unscale(self._factor(), then)
+        progress.had_none = progress.found is None
 
     def _factor(self) -> float:
         return float(numpy.float32(1.0 / self._scale))
@@ -279,8 +281,8 @@ class GradScaler(LossScale):
             self._look(optimizer, progress)
             if progress.found is None:
                 raise AssertionError(
-                    "No inf checks were recorded for this optimizer: it has no gradients. Call "
-                    "scaler.scale(loss).backward() before, or leave the step out."
+                    "No inf checks were recorded for this optimizer: it has no gradients, or had none at "
+                    "unscale_(). Call scaler.scale(loss).backward() before, or leave the step out."
                 )
             return progress.found
         error: Optional[BaseException] = None
@@ -304,7 +306,8 @@ class GradScaler(LossScale):
         self._check_used("step")
         if progress.stage == _STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
-        if progress.stage == _UNSCALED and progress.found is not None:
+        # Gradients that came after unscale_() were not divided. If it was interrupted, they all were.
+        if progress.stage == _UNSCALED and (progress.found is not None or progress.had_none):
             return
         gradients = ScaledGradients(optimizer, "GradScaler.step()")
         if progress.stage == _UNSCALED or unscales_by_itself(optimizer):
@@ -363,7 +366,7 @@ class GradScaler(LossScale):
                 )
             self._adapt(any(looks))
         for each in self._in_use:
-            each.stage, each.found = _READY, None
+            each.stage, each.found, each.had_none = _READY, None, False
         self._in_use = []
 
     def _check_used(self, method: str) -> None:

@@ -28,6 +28,21 @@ def test_no_gradients():
     assert scaler._get_growth_tracker() == 1
 
 
+def test_gradients_that_came_after_unscale():
+    """They are still scaled: a step would be too long by the whole scale."""
+    scaler = scaler_of()
+    optimizer, p = make()
+    scaler.unscale_(optimizer)
+    backward(p, 24.0)
+    before = snapshot(optimizer, p)
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="No inf checks were recorded for this optimizer"):
+            scaler.step(optimizer)
+        assert snapshot(optimizer, p) == before
+    scaler.update(8.0)
+    assert used(scaler, optimizer, p) == 3.0
+
+
 def test_only_what_the_step_reads_is_looked_at():
     """Not what belongs to no group, nor what requires_grad hides."""
     scaler = scaler_of()
