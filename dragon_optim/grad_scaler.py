@@ -172,10 +172,15 @@ class GradScaler(LossScale):
         if not str(output.dtype).startswith("float"):
             raise ValueError(f"outputs must be Tensors of floats, but got one of {output.dtype}")
         if output.dtype != "float16":
-            return output * self._scale
-        # Dragon would round the scale to float16, in which the first one is infinite.
-        product = output.float() * self._scale
+            return output * self._constant(output)
+        # The scale is not rounded to float16, in which the first one is infinite.
+        output32 = output.float()
+        product = output32 * self._constant(output32)
         return product if len(output.shape) == 0 else product.half()
+
+    def _constant(self, output: Tensor) -> Tensor:
+        # Of a plain number Dragon keeps a tensor for ever, over which it ends the process after ws.clear().
+        return torch.tensor(self._scale, dtype=output.dtype, device=output.device)
 
     def unscale_(self, optimizer: Any) -> None:
         """Divide the gradients of an optimizer by the scale, in place.

@@ -17,7 +17,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from dragon_optim import lr_scheduler
-from tests.optim.elsewhere import in_thread
+from tests.optim.elsewhere import in_thread, run_script
 from tests.optim.scalers import SHOW, make, scaler_of, settings, used
 from tests.optim.support import backward, feed_gradient, fresh_workspace, parameter, snapshot, values
 
@@ -203,6 +203,21 @@ def test_a_dead_optimizers_id():
     assert scaler.get_scale() == 4
 
 
+def test_nothing_is_kept_of_old_scales():
+    """Dragon keeps half a kilobyte of every number that a tensor was multiplied by."""
+    with fresh_workspace():
+        home = workspace.get_workspace()
+        scaler, loss = scaler_of(), torch.ones(1)
+
+        def kept(first):
+            for number in range(first, first + 20):
+                scaler.update(float(number))
+                assert float(scaler.scale(loss)) == number
+            return home.memory_allocated()
+
+        assert kept(100) == kept(200)
+
+
 def test_optimizers_are_not_kept_alive():
     scaler = scaler_of()
     optimizer, p = make()
@@ -319,3 +334,46 @@ def test_outputs_of_another_workspace():
         with pytest.raises(RuntimeError, match="workspace"):
             scaler.scale([given])
     assert float(scaler.scale(given)) == 8
+
+
+WORKSPACES = """
+import dragon, math
+import dragon_optim
+from dragon.core.framework import workspace
+from dragon.vm import torch
+
+def iteration(scaler, grad):
+    p = torch.nn.Parameter(torch.zeros(2))
+    optimizer = dragon_optim.RMSprop([p], lr=1.0, alpha=0.0, eps=1.0)
+    grads = torch.tensor([grad, grad], dtype="float32")  # a plain number would end the process after clear()
+    scaler.scale((p * grads).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    return p.numpy().tolist(), scaler.get_scale(), scaler._get_growth_tracker()
+
+scaler = dragon_optim.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+print(iteration(scaler, 3.0))
+with dragon.Workspace().as_default():
+    print(iteration(scaler, 3.0))
+    workspace.get_workspace().clear()
+    print(iteration(scaler, 3.0))
+print(iteration(scaler, math.inf))
+workspace.get_workspace().clear()
+print(scaler.get_scale(), sorted(scaler.state_dict().values()))
+dragon.reset_workspace()
+print(iteration(scaler, 3.0))
+"""
+
+
+def test_a_scaler_outlives_workspaces():
+    """It belongs to none: its numbers are its own."""
+    result = run_script(WORKSPACES)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.splitlines() == [
+        "([-0.75, -0.75], 8.0, 1)",
+        "([-0.75, -0.75], 8.0, 2)",
+        "([-0.75, -0.75], 16.0, 0)",
+        "([0.0, 0.0], 8.0, 0)",
+        "8.0 [0, 0.5, 2.0, 3, 8.0]",
+        "([-0.75, -0.75], 8.0, 1)",
+    ]
