@@ -78,12 +78,13 @@ class GradScaler(LossScale):
     The scale is a number of float32, and its reciprocal is rounded to float32, as in PyTorch: the same
     gradients give PyTorch's parameters and scales to the bit.
 
-    *Differences from PyTorch*: `step` leaves ``.grad`` scaled, unless `unscale_` was called before; with
-    float16 gradients it works, where PyTorch refuses them (its parameters stay float32, by ``autocast``,
-    which Dragon has not). A scale is finite and above 0, and does not fall below the smallest normal float32,
-    where PyTorch's becomes 0 and makes NaN of the parameters. After `set_growth_interval` a count of steps
-    that is beyond the interval already makes the scale grow at the next, where PyTorch's never grows again.
-    Optimizers are not told apart by their ``id()``, which another one may get.
+    *Differences from PyTorch*: `step` leaves ``.grad`` scaled, also for step hooks, unless `unscale_` was
+    called before; with float16 gradients it works, where PyTorch refuses them (its parameters stay float32,
+    by ``autocast``, which Dragon has not). A scale is finite and above 0, and does not fall below the
+    smallest normal float32, where PyTorch's becomes 0 and makes NaN of the parameters. After
+    `set_growth_interval` a count of steps that is beyond the interval already makes the scale grow at the
+    next, where PyTorch's never grows again. Optimizers are not told apart by their ``id()``, which another
+    one may get.
 
     *Differences from stock Dragon*: 0.3.0 has no such class.
 

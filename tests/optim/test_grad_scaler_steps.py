@@ -87,6 +87,21 @@ def test_a_step_left_out_calls_no_hooks():
             handle.remove()
 
 
+@pytest.mark.parametrize("unscales", [False, True])
+def test_hooks_find_the_gradients_as_they_are(unscales):
+    """Scaled, unless unscale_() was called: one that clips needs it."""
+    optimizer, p = make()
+    found = []
+    optimizer.register_step_pre_hook(lambda *_: found.append(values(p.grad)[0]))
+    optimizer.register_step_post_hook(lambda *_: found.append(values(p.grad)[0]))
+    scaler = scaler_of()
+    backward(p, 24.0)
+    if unscales:
+        scaler.unscale_(optimizer)
+    assert used(scaler, optimizer, p) == 3.0
+    assert found == [3.0 if unscales else 24.0] * 2
+
+
 def test_a_step_that_raises_can_be_made_again():
     """Nothing is unscaled twice, whether unscale_() came before or not."""
     for unscales in (False, True):
