@@ -222,7 +222,14 @@ def test_sums_of_stock_optimizers():
     assert float(param) == -3
     rounds(optimizer, param, 4.0)
     scaler.step(optimizer)
+    scaler.update()
     assert float(param) == -4  # without the sums of the round before
+    rounds(optimizer, param, math.inf)
+    scaler.step(optimizer)
+    scaler.update()
+    backward(param, 2.0)
+    scaler.step(optimizer)
+    assert float(param) == -5  # there is no round
 
 
 def test_a_recorded_step():

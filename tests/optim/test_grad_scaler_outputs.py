@@ -42,6 +42,27 @@ def test_a_tensor(shape, dtype):
         assert values(given).tobytes() == array.tobytes()
 
 
+@pytest.mark.parametrize("scale", [65536.0, 1000.1])
+def test_float16(scale):
+    """As PyTorch: a loss without dimensions becomes float32, others are rounded, once."""
+    scaler = scaler_of(scale)
+    array = np.float16([0.1, -1.0, 2.0**-24, 60000.0])
+    with np.errstate(over="ignore"):
+        expected = (array.astype("float32") * np.float32(scale)).astype("float16")
+    found = scaler.scale(torch.tensor(array, dtype="float16"))
+    assert found.dtype == "float16"
+    assert values(found).tobytes() == expected.tobytes()
+    found = scaler.scale(torch.tensor(np.float16(1.5), dtype="float16"))
+    assert (found.dtype, tuple(found.shape)) == ("float32", ())
+    assert float(found) == float(np.float32(1.5) * np.float32(scale))
+
+
+def test_the_gradient_of_float16():
+    p = parameter([1.0, 2.0], "float16")
+    scaler_of().scale(p).backward(torch.tensor(np.float16([0.5, 3.0]), dtype="float16"))
+    assert (p.grad.dtype, values(p.grad).tolist()) == ("float16", [4, 24])
+
+
 def test_nested():
     a, b, c, d = ones(1, 2, 3, 4)
     scale = scaler_of().scale

@@ -12,7 +12,7 @@ from dragon.vm.torch.core.cpp import device as Device
 
 import dragon_optim
 from tests.optim.scalers import make, scaler_of, settings, used
-from tests.optim.support import backward, parameter, snapshot
+from tests.optim.support import backward, feed_gradient, parameter, snapshot
 
 GROWTH, BACKOFF = "The growth factor must be > 1.0.", "The backoff factor must be < 1.0"
 
@@ -185,6 +185,34 @@ def test_closures_and_given_gradients():
         scaler.step(optimizer, some_word=3)
     assert snapshot(optimizer, p) == before
     assert used(scaler, optimizer, p) == 3.0
+
+
+def test_gradients_given_to_a_recorded_step():
+    """They are not divided, so they are refused before ``.grad`` is."""
+    scaler = scaler_of()
+    optimizer, p = make(differentiable=True)
+    backward(p, 24.0)
+    before = snapshot(optimizer, p)
+    with pytest.raises(ValueError, match="gradients= are not unscaled"):
+        scaler.step(optimizer, gradients={p: torch.ones(2, dtype="float64")})
+    assert snapshot(optimizer, p) == before
+    assert used(scaler, optimizer, p) == 3.0
+    optimizer.detach_()
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_what_was_found_before_does_not_count_for_a_refused_step(found):
+    scaler = scaler_of()
+    optimizer, p = make()
+    backward(p, math.inf if found else 1.0)
+    scaler.step(optimizer)
+    scaler.update(8.0)
+    feed_gradient(p, np.array([1, 2], "int64"))
+    for call in (scaler.step, scaler.unscale_):
+        with pytest.raises(ValueError, match="int64"):
+            call(optimizer)
+        with pytest.raises(AssertionError, match="No inf checks were recorded prior to update"):
+            scaler.update()
 
 
 def test_groups_that_hold_no_tensors():

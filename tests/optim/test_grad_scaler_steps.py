@@ -168,6 +168,32 @@ def test_each_group_has_its_own():
     assert [float(values(param)[0]) for param in params] == [-0.5 / 1.5, -0.75]
 
 
+def test_settings_that_change_between_steps():
+    """Of one group: neither it nor the others lose the scale, whether grad_scale is what changes or not."""
+    params = [parameter([0.0], "float64") for _ in range(2)]
+    first, second = [{"params": [param], "grad_scale": 0.5} for param in params]
+    optimizer = dragon_optim.RMSprop([first, second], **SHOW)
+    scaler = scaler_of()
+
+    def steps():
+        start = [float(param) for param in params]
+        backward(params[0], 16.0, params[1], 16.0)
+        scaler.step(optimizer)
+        scaler.update()
+        return [old - float(param) for old, param in zip(start, params)]
+
+    assert steps() == [0.5, 0.5]
+    first["lr"] = 2.0
+    assert steps() == [1.0, 0.5]
+    second["grad_scale"] = 1.5
+    assert steps() == [1.0, 0.75]
+    optimizer.step()  # the gradients as they are: 8 and 24
+    second["lr"] = 2.0
+    assert steps() == [1.0, 1.5]
+    scaler.update(16.0)
+    assert steps() == [pytest.approx(2 / 3), pytest.approx(1.2)]
+
+
 CLIPS = [
     {"clip_norm": 0.5},
     {"clip_value": 0.25},

@@ -41,6 +41,8 @@ def test_copies_go_on_by_themselves(way):
     copied = COPIES[way](scaler)
     assert type(copied) is dragon_optim.GradScaler
     assert copied.state_dict() == scaler.state_dict()
+    with pytest.raises(AssertionError, match="Attempted step but _scale is None"):
+        copied.step(optimizer)
     copied.scale(torch.ones(1))
     copied.step(optimizer)
     copied.update()
@@ -135,7 +137,7 @@ def test_not_inside_a_captured_function():
     ):
         captured = dragon_optim.graph.capture(call)
         for _ in range(3):
-            with pytest.raises(RuntimeError, match="captured"):
+            with pytest.raises(RuntimeError, match=r"GradScaler\.\w+\(\) inside a captured function"):
                 captured(torch.ones(1))
     assert (snapshot(optimizer, p), settings(scaler)) == before
     assert used(scaler, optimizer, p) == 3.0
