@@ -284,8 +284,10 @@ class GradScaler(LossScale):
         """Whether the step must be left out, on all ranks of a process group alike."""
         process_group = collective.group()
         if process_group is None:
+            before = progress.stage
             self._look(optimizer, progress)
             if progress.found is None:
+                progress.stage = before  # nothing was divided: step() may be called again
                 raise AssertionError(
                     "No inf checks were recorded for this optimizer: it has no gradients, or had none at "
                     "unscale_(). Call scaler.scale(loss).backward() before, or leave the step out."

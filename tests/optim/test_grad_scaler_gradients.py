@@ -28,6 +28,17 @@ def test_no_gradients():
     assert scaler._get_growth_tracker() == 1
 
 
+def test_no_gradients_of_a_stock_optimizer():
+    scaler = scaler_of()
+    param = parameter([0.0])
+    optimizer = torch.optim.SGD([param], lr=1.0)
+    with pytest.raises(AssertionError, match="No inf checks were recorded for this optimizer."):
+        scaler.step(optimizer)
+    backward(param, 24.0)
+    scaler.step(optimizer)
+    assert float(param) == -3
+
+
 def test_gradients_that_came_after_unscale():
     """They are still scaled: a step would be too long by the whole scale."""
     scaler = scaler_of()
