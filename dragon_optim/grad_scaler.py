@@ -73,7 +73,8 @@ class GradScaler(LossScale):
     written but what a step writes. Sums of `Optimizer.sum_grad` are what it looks at, and what it drops with
     a step that is left out.
 
-    In a process group all ranks leave out a step if one of them has to.
+    In a process group all ranks leave out a step if one of them has to, or if the sum of their gradients
+    could overflow.
 
     The scale is a number of float32, and its reciprocal is rounded to float32, as in PyTorch: the same
     gradients give PyTorch's parameters and scales to the bit.
@@ -295,7 +296,7 @@ class GradScaler(LossScale):
             return progress.found
         error: Optional[BaseException] = None
         try:
-            self._look(optimizer, progress)
+            self._look(optimizer, progress, process_group.size)
         except BaseException as caught:  # the other ranks wait: they must hear of it before it is raised
             error = caught
         council = collective.council(workspace.current(), process_group)
@@ -310,7 +311,7 @@ class GradScaler(LossScale):
         progress.found = agreement.flagged
         return agreement.flagged
 
-    def _look(self, optimizer: Any, progress: _Progress) -> None:
+    def _look(self, optimizer: Any, progress: _Progress, ranks: int = 1) -> None:
         self._check_used("step")
         if progress.stage == _STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
@@ -318,8 +319,11 @@ class GradScaler(LossScale):
         if progress.stage == _UNSCALED and (progress.found is not None or progress.had_none):
             return
         gradients = ScaledGradients(optimizer, "GradScaler.step()")
-        if progress.stage == _UNSCALED or unscales_by_itself(optimizer):
+        if progress.stage == _UNSCALED:
             progress.found = gradients.has_non_finite()
+        elif unscales_by_itself(optimizer):
+            # What the ranks hold is added up while it is still scaled.
+            progress.found = gradients.has_non_finite(ranks)
         else:
             self._unscale(gradients, progress)
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The gradients that a loss scale has scaled: what is asked of them, and who divides them."""
 
+import math
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
+import numpy
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import clip_graphs
@@ -47,12 +49,24 @@ class ScaledGradients:
                 "clip_value clip what is divided."
             )
 
-    def has_non_finite(self) -> Optional[bool]:
-        """Whether an element is infinite or NaN; None if there are no gradients."""
+    def has_non_finite(self, addends: int = 1) -> Optional[bool]:
+        """Whether an element is infinite or NaN, or could be in a sum of so many; None without gradients."""
         if not any(self._dtypes()):
             return None
         with self._clipping.turn:
-            return self._clipping.has_non_finite(self._lists)
+            return self._clipping.has_non_finite(self._lists) or (addends > 1 and self._overflow(addends))
+
+    def _overflow(self, addends: int) -> bool:
+        for device, edges in self._lists:
+            by_dtype: Dict[str, List[str]] = {}
+            for name, dtype in zip(edges, leaf_gradients.dtypes(self._home, edges)):
+                by_dtype.setdefault(dtype, []).append(name)
+            by_dtype.pop("", None)
+            for dtype, names in by_dtype.items():
+                largest = float(self._clipping.total_norm(names, device, math.inf, False))
+                if largest * addends > numpy.finfo(dtype).max:
+                    return True
+        return False
 
     def unscale(self, factor: float, then: Sequence[Callable[[], Any]]) -> Optional[bool]:
         """Multiply all by `factor`, and call `then`. Return what `has_non_finite` said before."""

@@ -58,6 +58,12 @@ def test_a_rank_without_gradients(ranks):
     assert first["bits"] == training.bits()
 
 
+def test_gradients_that_overflow_when_they_are_added(ranks):
+    """Though they are finite on each rank: their mean would be infinite, and the parameters NaN."""
+    for found in ranks.of("overflowing mean"):
+        assert found == [[True, [0.0, 0.0], 2.0**125], [False, [-0.75, 0.5], 2.0**125]]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -96,6 +96,20 @@ def missing_gradients(meet):
     return {"steps": [first, training.step()], "bits": training.bits()}
 
 
+def overflowing_mean(meet):
+    """Each rank's gradients are finite; their sum is not in the first step, and is in the second."""
+    param = parameter([0.0, 0.0])
+    optimizer = dragon_optim.RMSprop([param], lr=1.0, alpha=0.0, eps=1.0)
+    scaler, found = dragon_optim.GradScaler("cpu", init_scale=2.0**126), []
+    for _ in range(2):
+        scale = float(scaler.scale(LOSS))
+        feed_gradient(param, np.float32([3.0 * scale, -scale]))
+        scaler.step(optimizer)
+        scaler.update()
+        found.append([scaler.step_was_skipped(optimizer), param.numpy().tolist(), scaler.get_scale()])
+    return found
+
+
 def errors(meet):
     """On one rank; a good step follows."""
     found = {}
@@ -130,6 +144,7 @@ def main():
         for name in HOW:
             meet.report(name, play(name, meet.rank, lambda number: meet.rank in OVERFLOWS[number]))
         meet.report("missing", missing_gradients(meet))
+        meet.report("overflowing mean", overflowing_mean(meet))
         meet.report("errors", errors(meet))
 
 
