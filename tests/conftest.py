@@ -3,6 +3,6 @@
 
 import contextlib
 
-# It replaces distutils, and refuses to be imported once Dragon has imported that: in whatever order files are run.
+# It refuses to be imported once Dragon has imported distutils: files of tests may run in any order.
 with contextlib.suppress(ImportError):
     import setuptools  # noqa: F401
