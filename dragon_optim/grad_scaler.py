@@ -264,8 +264,7 @@ class GradScaler(LossScale):
             progress.stage, progress.skipped = _STEPPED, True
             return None
         if progress.stage == _READY:
-            with optimizer._engine.unscaling(self._factor()):
-                result = optimizer.step(**kwargs)
+            result = optimizer._engine.unscaling(self._factor(), functools.partial(optimizer.step, **kwargs))
         else:
             result = optimizer.step(**kwargs)
         progress.stage, progress.skipped = _STEPPED, False
