@@ -295,6 +295,12 @@ class Engine:
         self._round_open = False
         recording.notify(self.workspace, "round_ended", self)
 
+    def abandon_round(self) -> None:
+        """End the round, if there is one, without a step."""
+        with self.turn:
+            if self.round_open:
+                self.end_round()
+
     def sum_grad(self, groups: Sequence[Group]) -> None:
         """Add the gradients of the parameters that a backward pass has reached since the last call."""
         with self.turn:

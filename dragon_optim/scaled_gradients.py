@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim import clip_graphs
-from dragon_optim._dragon import leaf_gradients, stock
+from dragon_optim._dragon import leaf_gradients, stock, workspace
 from dragon_optim.engine import Engine
 from dragon_optim.optimizer import Optimizer
 from dragon_optim.parameters import type_name
@@ -30,7 +30,12 @@ class ScaledGradients:
             by_place.setdefault(place, []).append(param)
         self._clipping = clip_graphs.of(self._home)
         found = [
-            (members[0].device, clip_graphs.next_gradients(self._home, members, self._clipping.known, what))
+            (
+                members[0].device,
+                clip_graphs.next_gradients(
+                    self._home, members, self._clipping.known, what, _that_step(optimizer)
+                ),
+            )
             for members in by_place.values()
         ]
         self._lists = [(device, edges) for device, edges in found if edges]
@@ -71,11 +76,25 @@ def unscales_by_itself(optimizer: Any) -> bool:
 
 def drop_sums(optimizer: Any) -> None:
     """End the round of an optimizer whose step is left out, as its step would have done."""
-    if not isinstance(optimizer, Optimizer):
-        stock.end_round(optimizer)
-        return
-    engine: Engine = optimizer._engine
-    with engine.turn:
-        engine.guard("GradScaler.step()")
-        if engine.round_open:
-            engine.end_round()
+    if isinstance(optimizer, Optimizer):
+        optimizer._engine.guard("GradScaler.step()")
+    home = workspace.current()
+    itself = _that_step(optimizer)
+    if itself is None:
+        clip_graphs.end_rounds(home, [param for group in optimizer.param_groups for param in group["params"]])
+    elif isinstance(optimizer, Optimizer):
+        optimizer._engine.abandon_round()
+    else:
+        stock.end_round(optimizer, home)
+
+
+def _that_step(optimizer: Any) -> Optional[List[Any]]:
+    """The optimizers whose rounds end with a step of this one.
+
+    None where a ``step`` of the user's may call those of others, as of one that wraps an optimizer.
+    """
+    if isinstance(optimizer, Optimizer):
+        steps_others = not optimizer.operator_type or stock.has_own_step(optimizer, Optimizer)
+    else:
+        steps_others = stock.has_own_step(optimizer)
+    return None if steps_others else [optimizer]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
+import pytest
 from dragon.vm import torch
 
 import dragon_optim
@@ -99,3 +101,104 @@ def test_a_step_inside_of_a_step():
     optimizer.register_step_pre_hook(again)
     scaler.step(optimizer)
     assert (moved(weight), optimizer.state[weight]["step"]) == (0.1, 2)
+
+
+# --- whose sums -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [dragon_optim.RMSprop, torch.optim.RMSprop])
+@pytest.mark.parametrize("unscale", [False, True])
+def test_the_sums_of_another_optimizer_are_not_looked_at(kind, unscale):
+    """Two optimizers share a parameter, and one accumulates while the other steps."""
+    weight = parameter([1.0, 1.0])
+    accumulating, optimizer, scaler = optimizer_of(weight), kind([weight], lr=0.1), scaler_of()
+    backward(weight, 2 * SCALE)
+    accumulating.sum_grad()
+    backward(weight, [SCALE, np.inf])
+    if unscale:
+        scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    assert scaler.step_was_skipped(optimizer)
+    assert values(weight).tolist() == [1, 1]
+    scaler.update()
+    assert values(weight.grad)[0] == (1 if unscale or kind is torch.optim.RMSprop else SCALE)
+    with pytest.warns(UserWarning, match="a backward pass came after the last sum_grad"):
+        scaler.step(accumulating)  # its sums are as they were
+    assert not scaler.step_was_skipped(accumulating)
+    assert accumulating.state[weight]["square_avg"].numpy().tolist() == [16.0, 16.0]  # the scale is half
+
+
+@pytest.mark.parametrize("kind", [dragon_optim.RMSprop, torch.optim.RMSprop])
+def test_infinite_sums_of_another_optimizer_are_not_looked_at(kind):
+    weight = parameter([1.0])
+    accumulating, optimizer, scaler = optimizer_of(weight), kind([weight], lr=0.1), scaler_of()
+    backward(weight, np.inf)
+    accumulating.sum_grad()
+    backward(weight, SCALE)
+    scaler.step(optimizer)
+    assert not scaler.step_was_skipped(optimizer)
+    assert np.isfinite(values(weight)).all()
+    with pytest.warns(UserWarning, match="a backward pass came after the last sum_grad"):
+        scaler.step(accumulating)
+    assert scaler.step_was_skipped(accumulating)
+
+
+def test_the_sums_of_a_stock_optimizer_are_good_again():
+    """Dragon begins a round by multiplying the sums of the last by 0, which makes NaN of an infinity."""
+    weight = parameter([1.0, 1.0])
+    optimizer, scaler = torch.optim.SGD([weight], lr=0.1), scaler_of()
+    skipped = []
+    for grad in (np.inf, 512.0):
+        for _ in range(2):
+            backward(weight, [grad, 512.0])
+            optimizer.sum_grad()
+        scaler.step(optimizer)
+        skipped.append(scaler.step_was_skipped(optimizer))
+        scaler.update()
+    assert skipped == [True, False]
+    assert values(weight).tolist() == pytest.approx([0.8, 0.8])
+
+
+class Wrapper:
+    """An optimizer around another one, as Lookahead is."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.param_groups = inner.param_groups
+
+    def step(self):
+        return self.inner.step()
+
+
+class OfNoOperator(dragon_optim.Optimizer):
+    """The same as a subclass."""
+
+    def __init__(self, inner):
+        super().__init__([param for group in inner.param_groups for param in group["params"]], {})
+        self.inner = inner
+
+    def step(self):
+        return self.inner.step()
+
+
+@pytest.mark.parametrize("kind", [Wrapper, OfNoOperator])
+@pytest.mark.parametrize("inner_kind", [dragon_optim.RMSprop, torch.optim.RMSprop])
+def test_an_optimizer_around_another_one_drops_its_sums(kind, inner_kind):
+    """With what was infinite in them, each later step would be left out, too."""
+    weight, bystander = parameter([1.0]), parameter([1.0])
+    inner = inner_kind([weight], lr=0.1)
+    elsewhere = optimizer_of(bystander)
+    optimizer, scaler = kind(inner), scaler_of()
+    backward(bystander, 1.0)
+    elsewhere.sum_grad()
+    skipped = []
+    for grad in (np.inf, 1.0, 1.0):
+        backward(weight, grad)
+        inner.sum_grad()
+        scaler.step(optimizer)
+        skipped.append(scaler.step_was_skipped(optimizer))
+        scaler.update()
+    assert skipped == [True, False, False]
+    elsewhere.step()  # its round is none of the scaler's business
+    assert elsewhere.state[bystander]["step"] == 1
+    assert moved(bystander) == 0.05
