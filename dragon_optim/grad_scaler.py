@@ -3,7 +3,7 @@
 
 import functools
 import weakref
-from typing import Any, Dict, Iterable, Optional, Union
+from typing import Any, Dict, Iterable, List, Optional, Union
 
 import numpy
 from dragon.vm import torch
@@ -14,6 +14,7 @@ from dragon_optim._dragon import collective, leaf_gradients, workspace
 from dragon_optim._warnings import warn
 from dragon_optim.loss_scale import LossScale, as_device, as_scale
 from dragon_optim.parameters import type_name
+from dragon_optim.process_group import together
 from dragon_optim.scaled_gradients import ScaledGradients, drop_sums, unscales_by_itself
 
 __all__ = ["GradScaler"]
@@ -70,14 +71,16 @@ class GradScaler(LossScale):
     `step` reads the gradients once to look for infinities. Then the update of this package multiplies each by
     ``grad_scale / s`` while it reads it, in float32 for float16 parameters: nothing vanishes, and nothing is
     written but what a step writes. Sums of `Optimizer.sum_grad` are what it looks at, and what it drops with
-    a step that is left out.
+    a step that is left out. Where somebody may look at the gradients in between they are divided in place, as
+    in PyTorch, unless they are float16: with step hooks, with a ``step`` that a subclass has overridden, and
+    in a process group.
 
     In a process group all ranks leave out a step if one of them has to.
 
     The scale is a number of float32, and its reciprocal is rounded to float32, as in PyTorch: the same
     gradients give PyTorch's parameters and scales to the bit.
 
-    *Differences from PyTorch*: `step` leaves ``.grad`` scaled, unless `unscale_` was called before; with
+    *Differences from PyTorch*: `step` leaves ``.grad`` scaled where nobody looks at it in between; with
     float16 gradients it works, where PyTorch refuses them (its parameters stay float32, by ``autocast``,
     which Dragon has not). A scale is finite and above 0, and does not fall below the smallest normal float32,
     where PyTorch's becomes 0 and makes NaN of the parameters. After `set_growth_interval` a count of steps
@@ -226,7 +229,7 @@ class GradScaler(LossScale):
         ----------
         optimizer : Optimizer
             One of this package, or Dragon's own; of Dragon's own, and with ``differentiable=True``, the
-            gradients are divided by the scale in place.
+            gradients are divided by the scale in place, and where the class says so.
         *args, **kwargs
             For the optimizer's ``step()``.
 
@@ -271,44 +274,55 @@ class GradScaler(LossScale):
         return result
 
     def _find(self, optimizer: Any, progress: _Progress) -> bool:
-        """Whether the step must be left out, on all ranks of a process group alike."""
-        process_group = collective.group()
+        """Whether the step must be left out, on all ranks of a process group alike.
+
+        If not, gradients are divided here unless the update does it.
+        """
+        what, process_group = "GradScaler.step()", collective.group()
         if process_group is None:
-            self._look(optimizer, progress)
+            gradients = self._to_look_at(optimizer, progress, what)
+            if gradients is not None:
+                if progress.stage == _UNSCALED or unscales_by_itself(optimizer, gradients):
+                    progress.found = gradients.has_non_finite()
+                else:
+                    self._unscale(gradients, progress)
             if progress.found is None:
                 raise AssertionError(
                     "No inf checks were recorded for this optimizer: it has no gradients. Call "
                     "scaler.scale(loss).backward() before, or leave the step out."
                 )
             return progress.found
-        error: Optional[BaseException] = None
-        try:
-            self._look(optimizer, progress)
-        except BaseException as caught:  # the other ranks wait: they must hear of it before it is raised
-            error = caught
-        council = collective.council(workspace.current(), process_group)
-        agreement = council.agree(error is not None, 0, flag=bool(progress.found))
-        if error is not None:
-            raise error
-        if agreement.failed:
-            raise RuntimeError(
-                "GradScaler.step(): another rank of the process group found an error; see its message. "
-                "Nothing was changed here."
-            )
-        progress.found = agreement.flagged
-        return agreement.flagged
 
-    def _look(self, optimizer: Any, progress: _Progress) -> None:
+        to_divide: List[ScaledGradients] = []
+
+        def look() -> bool:
+            gradients = self._to_look_at(optimizer, progress, what)
+            if gradients is not None:
+                if progress.stage == _READY and not unscales_by_itself(optimizer, gradients):
+                    gradients.check_not_float16()
+                    to_divide.append(gradients)
+                progress.found = gradients.has_non_finite()
+            return bool(progress.found)
+
+        def divide() -> bool:
+            for gradients in to_divide:
+                self._unscale(gradients, progress)
+            return False
+
+        progress.found = together(process_group, what, look)
+        if not progress.found:
+            # By all or by none, as far as can be; and before they are averaged, which might overflow.
+            progress.found = together(process_group, what, divide)
+        return progress.found
+
+    def _to_look_at(self, optimizer: Any, progress: _Progress, what: str) -> Optional[ScaledGradients]:
+        """The gradients of the step; None if `unscale_` has looked at them."""
         self._check_used("step")
         if progress.stage == _STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
         if progress.stage == _UNSCALED and progress.found is not None:
-            return
-        gradients = ScaledGradients(optimizer, "GradScaler.step()")
-        if progress.stage == _UNSCALED or unscales_by_itself(optimizer):
-            progress.found = gradients.has_non_finite()
-        else:
-            self._unscale(gradients, progress)
+            return None
+        return ScaledGradients(optimizer, what)
 
     def step_was_skipped(self, optimizer: Any) -> bool:
         """Return whether the last `step` of an optimizer was left out.

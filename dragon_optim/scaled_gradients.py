@@ -5,8 +5,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim import clip_graphs
-from dragon_optim._dragon import leaf_gradients, stock, workspace
+from dragon_optim import clip_graphs, hooks
+from dragon_optim._dragon import collective, leaf_gradients, stock, workspace
 from dragon_optim.engine import Engine
 from dragon_optim.optimizer import Optimizer
 from dragon_optim.parameters import type_name
@@ -43,9 +43,13 @@ class ScaledGradients:
     def _dtypes(self) -> Iterator[str]:
         return leaf_gradients.dtypes(self._home, (name for _, edges in self._lists for name in edges))
 
+    def has_float16(self) -> bool:
+        """Whether one is float16, and must not be divided in place."""
+        return "float16" in self._dtypes()
+
     def check_not_float16(self) -> None:
         """Raise if one is float16."""
-        if "float16" in self._dtypes():
+        if self.has_float16():
             raise ValueError(
                 "Attempting to unscale FP16 gradients. Small ones would become 0: leave unscale_() out, and "
                 "step() of an optimizer of dragon_optim divides them in float32; its clip_norm and "
@@ -69,9 +73,16 @@ class ScaledGradients:
             return self._clipping.unscale(self._lists, factor, then)
 
 
-def unscales_by_itself(optimizer: Any) -> bool:
-    """Whether the update of an optimizer can divide by the scale while it reads; see `ScaledGradients`."""
-    return isinstance(optimizer, Optimizer) and optimizer._engine.can_unscale
+def unscales_by_itself(optimizer: Any, gradients: ScaledGradients) -> bool:
+    """Whether the update of an optimizer is to divide by the scale while it reads; see `ScaledGradients`.
+
+    Not where somebody looks at the gradients before: hooks, a ``step`` of the user's, the other ranks of a
+    process group. Those of float16 all the same.
+    """
+    if not (isinstance(optimizer, Optimizer) and optimizer._engine.can_unscale):
+        return False
+    seen = hooks.any_for_step(optimizer) or stock.has_own_step(optimizer, Optimizer)
+    return not (seen or collective.group()) or gradients.has_float16()
 
 
 def drop_sums(optimizer: Any) -> None:

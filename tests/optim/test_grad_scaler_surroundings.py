@@ -14,7 +14,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from dragon_optim.groups import WatchedGroups
-from tests.optim.support import backward, parameter, values
+from tests.optim.support import backward, feed_gradient, parameter, values
 
 SCALE = 1024.0
 
@@ -86,11 +86,12 @@ def test_an_interrupt_leaves_no_factor_behind():
     assert count > len(params)
 
 
-def test_a_step_inside_of_a_step():
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_step_inside_of_a_step(dtype):
     """A hook that does the same does not take the factor away."""
-    weight = parameter([1.0])
+    weight = parameter([1.0], dtype)
     optimizer, scaler = optimizer_of(weight), scaler_of()
-    backward(weight, SCALE)
+    feed_gradient(weight, np.array([SCALE], dtype))
     inner = []
 
     def again(*_):
@@ -100,7 +101,74 @@ def test_a_step_inside_of_a_step():
 
     optimizer.register_step_pre_hook(again)
     scaler.step(optimizer)
-    assert (moved(weight), optimizer.state[weight]["step"]) == (0.1, 2)
+    assert moved(weight) == pytest.approx(0.1, abs=3e-4)
+    assert optimizer.state[weight]["step"] == 2
+
+
+# --- who looks at the gradients -------------------------------------------------------------------
+
+
+class OfItsOwn(dragon_optim.RMSprop):
+    """An optimizer whose step looks at the gradients first."""
+
+    look = staticmethod(lambda: None)
+
+    def step(self, closure=None):
+        self.look()
+        return super().step(closure)
+
+
+def look_in_a_hook(weight, look):
+    optimizer = optimizer_of(weight)
+    optimizer.register_step_pre_hook(lambda *_: look())
+    return optimizer
+
+
+def look_in_a_step(weight, look):
+    optimizer = optimizer_of(weight, kind=OfItsOwn)
+    optimizer.look = look
+    return optimizer
+
+
+def look_in_a_step_of_the_object(weight, look):
+    optimizer = optimizer_of(weight)
+    step = optimizer.step
+    optimizer.step = lambda: [look(), step()]
+    return optimizer
+
+
+LOOKS = pytest.mark.parametrize("looking", [look_in_a_hook, look_in_a_step, look_in_a_step_of_the_object])
+
+
+@LOOKS
+def test_gradients_are_divided_before_somebody_looks(looking):
+    """As in PyTorch: who clips there clips to what was meant."""
+    weight, scaler = parameter([1.0]), scaler_of()
+    optimizer = looking(weight, lambda: dragon_optim.clip_grad_value_([weight], 0.5))
+    backward(weight, SCALE)
+    scaler.step(optimizer)
+    assert values(weight.grad).tolist() == [0.5]
+    assert moved(weight) == round(0.1 * 0.5 / 1.5, 5)
+
+
+@LOOKS
+def test_gradients_of_float16_are_not(looking):
+    weight, scaler, seen = parameter([1.0], "float16"), scaler_of(), []
+    optimizer = looking(weight, lambda: seen.append(values(weight.grad)[0]))
+    feed_gradient(weight, np.float16([SCALE]))
+    scaler.step(optimizer)
+    assert seen == [SCALE]
+    assert moved(weight) == pytest.approx(0.05, abs=3e-4)
+
+
+def test_a_step_that_is_another_optimizers():
+    """Of a class with an operator of its own, which does not run."""
+    weight, scaler = parameter([1.0]), scaler_of()
+    inner, optimizer = optimizer_of(weight), optimizer_of(weight, kind=OfItsOwn)
+    optimizer.step = inner.step
+    backward(weight, SCALE)
+    scaler.step(optimizer)
+    assert moved(weight) == 0.05
 
 
 # --- whose sums -----------------------------------------------------------------------------------
