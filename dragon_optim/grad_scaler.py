@@ -173,10 +173,15 @@ class GradScaler(LossScale):
         if not str(output.dtype).startswith("float"):
             raise ValueError(f"outputs must be Tensors of floats, but got one of {output.dtype}")
         if output.dtype != "float16":
-            return output * self._scale
+            return output * self._factor_for(output)
         # Dragon would round the scale to float16, in which the first one is infinite.
-        product = output.float() * self._scale
+        wide = output.float()
+        product = wide * self._factor_for(wide)
         return product if len(output.shape) == 0 else product.half()
+
+    def _factor_for(self, output: Tensor) -> Tensor:
+        # Of a number Dragon keeps a tensor for ever, one for each that it has met.
+        return torch.tensor(self._scale, dtype=output.dtype, device=output.device)
 
     def unscale_(self, optimizer: Any) -> None:
         """Divide the gradients of an optimizer by the scale, in place.

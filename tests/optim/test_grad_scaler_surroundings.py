@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
@@ -270,3 +271,30 @@ def test_an_optimizer_around_another_one_drops_its_sums(kind, inner_kind):
     elsewhere.step()  # its round is none of the scaler's business
     assert elsewhere.state[bystander]["step"] == 1
     assert moved(bystander) == 0.05
+
+
+def test_scales_leave_nothing_behind():
+    """Dragon keeps a tensor for each number that one was multiplied by."""
+    weight = parameter([1.0])
+    optimizer, scaler = optimizer_of(weight), scaler_of()
+
+    def iterations(first):
+        for number in range(first, first + 50):
+            scaler.scale((weight * weight).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update(1000.0 + number)
+
+    iterations(0)
+    home = workspace.get_workspace()
+    before = home.memory_allocated()
+    iterations(50)
+    assert home.memory_allocated() == before
+
+
+def test_a_loss_has_the_scale_that_it_was_given():
+    weight, scaler = parameter([1.0]), scaler_of()
+    loss = scaler.scale(weight.sum())
+    scaler.update(2.0)
+    scaler.scale(weight.sum())
+    loss.backward()
+    assert values(weight.grad).tolist() == [SCALE]
