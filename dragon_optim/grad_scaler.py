@@ -20,6 +20,7 @@ from dragon_optim.scaled_gradients import ScaledGradients, drop_sums, unscales_b
 __all__ = ["GradScaler"]
 
 _READY, _UNSCALED, _STEPPED = "ready", "unscaled", "stepped"
+_NOTHING = "nothing"  # there was nothing to unscale
 
 
 class _Progress:
@@ -126,7 +127,11 @@ class GradScaler(LossScale):
             )
             self._enabled = False
         self._was_used = False  # whether a loss was scaled
+        self._forget_progress()
+
+    def _forget_progress(self) -> None:
         self._progress: weakref.WeakKeyDictionary[Any, _Progress] = weakref.WeakKeyDictionary()
+        self._since_update: List[_Progress] = []  # also of optimizers that are gone
 
     def scale(self, outputs: Union[Tensor, Iterable[Any]]) -> Any:
         """Multiply a loss, or several, by the scale.
@@ -209,13 +214,15 @@ class GradScaler(LossScale):
         _check_not_recorded("unscale_()")
         self._check_used("unscale_")
         progress = self._progress_of(optimizer)
-        if progress.stage == _UNSCALED:
+        if progress.stage == _STEPPED:
+            raise RuntimeError("unscale_() is being called after step().")
+        if progress.stage != _READY:
             raise RuntimeError(
                 "unscale_() has already been called on this optimizer since the last update()."
             )
-        if progress.stage == _STEPPED:
-            raise RuntimeError("unscale_() is being called after step().")
         self._unscale(ScaledGradients(optimizer, "unscale_()"), progress)
+        if progress.found is None:
+            progress.stage = _NOTHING
 
     def _unscale(self, gradients: ScaledGradients, progress: _Progress) -> None:
         gradients.check_not_float16()
@@ -258,7 +265,7 @@ class GradScaler(LossScale):
             return optimizer.step(*args, **kwargs)
         _check_optimizer(optimizer)
         _check_not_recorded("step()")
-        if args or kwargs.get("closure") is not None:
+        if kwargs.get("closure") is not None or any(map(callable, args[:1])):
             raise RuntimeError(
                 "Closure use is not currently supported if GradScaler is enabled: compute the loss and its "
                 "gradients before scaler.step(optimizer)."
@@ -272,9 +279,11 @@ class GradScaler(LossScale):
             progress.stage, progress.skipped = _STEPPED, True
             return None
         if progress.stage == _READY:
-            result = optimizer._engine.unscaling(self._factor(), functools.partial(optimizer.step, **kwargs))
+            result = optimizer._engine.unscaling(
+                self._factor(), functools.partial(optimizer.step, *args, **kwargs)
+            )
         else:
-            result = optimizer.step(**kwargs)
+            result = optimizer.step(*args, **kwargs)
         progress.stage, progress.skipped = _STEPPED, False
         return result
 
@@ -287,7 +296,7 @@ class GradScaler(LossScale):
         if process_group is None:
             gradients = self._to_look_at(optimizer, progress, what)
             if gradients is not None:
-                if progress.stage == _UNSCALED or unscales_by_itself(optimizer, gradients):
+                if progress.stage != _READY or unscales_by_itself(optimizer, gradients):
                     progress.found = gradients.has_non_finite()
                 else:
                     self._unscale(gradients, progress)
@@ -327,7 +336,13 @@ class GradScaler(LossScale):
             raise RuntimeError("step() has already been called since the last update().")
         if progress.stage == _UNSCALED and progress.found is not None:
             return None
-        return ScaledGradients(optimizer, what)
+        gradients = ScaledGradients(optimizer, what)
+        if progress.stage == _NOTHING and gradients.are_there():
+            raise AssertionError(
+                "No inf checks were recorded for this optimizer: it had no gradients when unscale_() was "
+                "called. Call unscale_() after backward()."
+            )
+        return gradients
 
     def step_was_skipped(self, optimizer: Any) -> bool:
         """Return whether the last `step` of an optimizer was left out.
@@ -373,14 +388,15 @@ class GradScaler(LossScale):
         if new_scale is not None:
             self._scale = as_scale("new_scale", new_scale)
         else:
-            looks = [each.found for each in self._progress.values() if each.found is not None]
+            looks = [each.found for each in self._since_update if each.found is not None]
             if not looks:
                 raise AssertionError(
                     "No inf checks were recorded prior to update. Call scaler.step(optimizer) before."
                 )
             self._adapt(any(looks))
-        for each in self._progress.values():
+        for each in self._since_update:
             each.stage, each.found = _READY, None
+        self._since_update.clear()
 
     def _check_used(self, method: str) -> None:
         if not self._was_used:
@@ -393,19 +409,23 @@ class GradScaler(LossScale):
         progress = self._progress.get(optimizer)
         if progress is None:
             progress = self._progress[optimizer] = _Progress()
+        if not any(each is progress for each in self._since_update):
+            self._since_update.append(progress)
         return progress
 
     def __getstate__(self) -> Dict[str, Any]:
-        if any(each.stage != _READY for each in self._progress.values()):
+        if any(each.stage != _READY for each in self._since_update):
             raise AssertionError(
                 "A GradScaler instance may only be pickled at the beginning of an iteration, or at the end "
                 "after scaler.update()."
             )
         # As PyTorch's, a copy waits for its first loss.
-        return {key: value for key, value in vars(self).items() if key not in ("_progress", "_was_used")}
+        left_out = ("_progress", "_since_update", "_was_used")
+        return {key: value for key, value in vars(self).items() if key not in left_out}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        vars(self).update(state, _was_used=False, _progress=weakref.WeakKeyDictionary())
+        vars(self).update(state, _was_used=False)
+        self._forget_progress()
 
 
 def _check_optimizer(optimizer: Any) -> None:

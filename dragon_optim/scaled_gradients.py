@@ -43,6 +43,10 @@ class ScaledGradients:
     def _dtypes(self) -> Iterator[str]:
         return leaf_gradients.dtypes(self._home, (name for _, edges in self._lists for name in edges))
 
+    def are_there(self) -> bool:
+        """Whether there is one at all."""
+        return any(self._dtypes())
+
     def has_float16(self) -> bool:
         """Whether one is float16, and must not be divided in place."""
         return "float16" in self._dtypes()
@@ -58,14 +62,14 @@ class ScaledGradients:
 
     def has_non_finite(self) -> Optional[bool]:
         """Whether an element is infinite or NaN; None if there are no gradients."""
-        if not any(self._dtypes()):
+        if not self.are_there():
             return None
         with self._clipping.turn:
             return self._clipping.has_non_finite(self._lists)
 
     def unscale(self, factor: float, then: Sequence[Callable[[], Any]]) -> Optional[bool]:
         """Multiply all by `factor`, and call `then`. Return what `has_non_finite` said before."""
-        if not any(self._dtypes()):
+        if not self.are_there():
             for each in then:
                 each()
             return None

@@ -298,3 +298,64 @@ def test_a_loss_has_the_scale_that_it_was_given():
     scaler.scale(weight.sum())
     loss.backward()
     assert values(weight.grad).tolist() == [SCALE]
+
+
+# --- what an optimizer is asked for ---------------------------------------------------------------
+
+
+def test_gradients_that_come_after_unscale_are_refused():
+    """They would not be divided."""
+    weight = parameter([1.0])
+    optimizer, scaler = optimizer_of(weight), scaler_of()
+    scaler.unscale_(optimizer)
+    with pytest.raises(RuntimeError, match="has already been called"):
+        scaler.unscale_(optimizer)
+    with pytest.raises(AssertionError, match="it has no gradients"):
+        scaler.step(optimizer)
+    backward(weight, SCALE)
+    with pytest.raises(AssertionError, match=r"it had no gradients when unscale_\(\) was called"):
+        scaler.step(optimizer)
+    assert moved(weight) == 0
+    scaler.update(SCALE)
+    scaler.step(optimizer)
+    assert moved(weight) == 0.05
+
+
+@pytest.mark.parametrize("around", [lambda optimizer: optimizer, Wrapper])
+def test_what_an_optimizer_found_outlives_it(around):
+    """Its scale was too large for it; and a wrapper may be made for each step."""
+    weight, scaler = parameter([1.0]), scaler_of()
+    backward(weight, np.inf)
+    optimizer = optimizer_of(weight)
+    scaler.step(around(optimizer))
+    del optimizer
+    scaler.update()
+    assert scaler.get_scale() == SCALE / 2
+
+
+@pytest.mark.parametrize("unscale", [False, True])
+def test_arguments_of_a_step(unscale):
+    class Faster(dragon_optim.RMSprop):
+        def step(self, factor, closure=None, *, minus=0.0):
+            self.param_groups[0]["lr"] = 0.1 * factor - minus
+            return super().step(closure)
+
+    weight, scaler = parameter([1.0]), scaler_of()
+    optimizer = optimizer_of(weight, kind=Faster)
+    backward(weight, SCALE)
+    if unscale:
+        scaler.unscale_(optimizer)
+    scaler.step(optimizer, 3.0, minus=0.1)
+    assert moved(weight) == 0.1
+
+
+@pytest.mark.parametrize("arguments", [((lambda: 1.0,), {}), ((), {"closure": lambda: 1.0})])
+def test_closures_are_refused(arguments):
+    weight, scaler = parameter([1.0]), scaler_of()
+    optimizer = optimizer_of(weight)
+    backward(weight, SCALE)
+    args, kwargs = arguments
+    with pytest.raises(RuntimeError, match="Closure use is not currently supported"):
+        scaler.step(optimizer, *args, **kwargs)
+    scaler.step(optimizer, None)
+    assert moved(weight) == 0.05
