@@ -2,7 +2,6 @@
 """A loss scale that finds its own size, as ``torch.amp.GradScaler`` has it."""
 
 import functools
-import weakref
 from typing import Any, Dict, Iterable, List, Optional, Union
 
 import numpy
@@ -16,20 +15,9 @@ from dragon_optim.loss_scale import LossScale, as_device, as_scale
 from dragon_optim.parameters import type_name
 from dragon_optim.process_group import together
 from dragon_optim.scaled_gradients import ScaledGradients, drop_sums, unscales_by_itself
+from dragon_optim.scaled_iteration import NOTHING, READY, STEPPED, UNSCALED, Iteration, Progress
 
 __all__ = ["GradScaler"]
-
-_READY, _UNSCALED, _STEPPED = "ready", "unscaled", "stepped"
-_NOTHING = "nothing"  # there was nothing to unscale
-
-
-class _Progress:
-    """Where an optimizer is between two calls of `GradScaler.update`."""
-
-    def __init__(self) -> None:
-        self.stage = _READY
-        self.found: Optional[bool] = None  # whether a gradient is not finite; None: none was looked at
-        self.skipped = False  # the last step; kept over `update`
 
 
 class GradScaler(LossScale):
@@ -127,11 +115,7 @@ class GradScaler(LossScale):
             )
             self._enabled = False
         self._was_used = False  # whether a loss was scaled
-        self._forget_progress()
-
-    def _forget_progress(self) -> None:
-        self._progress: weakref.WeakKeyDictionary[Any, _Progress] = weakref.WeakKeyDictionary()
-        self._since_update: List[_Progress] = []  # also of optimizers that are gone
+        self._iteration = Iteration()
 
     def scale(self, outputs: Union[Tensor, Iterable[Any]]) -> Any:
         """Multiply a loss, or several, by the scale.
@@ -213,20 +197,20 @@ class GradScaler(LossScale):
         _check_optimizer(optimizer)
         _check_not_recorded("unscale_()")
         self._check_used("unscale_")
-        progress = self._progress_of(optimizer)
-        if progress.stage == _STEPPED:
+        progress = self._iteration.progress_of(optimizer)
+        if progress.stage == STEPPED:
             raise RuntimeError("unscale_() is being called after step().")
-        if progress.stage != _READY:
+        if progress.stage != READY:
             raise RuntimeError(
                 "unscale_() has already been called on this optimizer since the last update()."
             )
         self._unscale(ScaledGradients(optimizer, "unscale_()"), progress)
         if progress.found is None:
-            progress.stage = _NOTHING
+            progress.stage = NOTHING
 
-    def _unscale(self, gradients: ScaledGradients, progress: _Progress) -> None:
+    def _unscale(self, gradients: ScaledGradients, progress: Progress) -> None:
         gradients.check_not_float16()
-        then = [functools.partial(setattr, progress, "stage", _UNSCALED)]
+        then = [functools.partial(setattr, progress, "stage", UNSCALED)]
         progress.found = gradients.unscale(self._factor(), then)
 
     def _factor(self) -> float:
@@ -272,22 +256,22 @@ class GradScaler(LossScale):
             )
         if kwargs.get("gradients") is not None:
             raise ValueError("gradients= are not unscaled: divide them yourself, and call optimizer.step().")
-        progress = self._progress_of(optimizer)
+        progress = self._iteration.progress_of(optimizer)
         found = self._find(optimizer, progress)
         if found:
             drop_sums(optimizer)
-            progress.stage, progress.skipped = _STEPPED, True
+            progress.stage, progress.skipped = STEPPED, True
             return None
-        if progress.stage == _READY:
+        if progress.stage == READY:
             result = optimizer._engine.unscaling(
                 self._factor(), functools.partial(optimizer.step, *args, **kwargs)
             )
         else:
             result = optimizer.step(*args, **kwargs)
-        progress.stage, progress.skipped = _STEPPED, False
+        progress.stage, progress.skipped = STEPPED, False
         return result
 
-    def _find(self, optimizer: Any, progress: _Progress) -> bool:
+    def _find(self, optimizer: Any, progress: Progress) -> bool:
         """Whether the step must be left out, on all ranks of a process group alike.
 
         If not, gradients are divided here unless the update does it.
@@ -296,7 +280,7 @@ class GradScaler(LossScale):
         if process_group is None:
             gradients = self._to_look_at(optimizer, progress, what)
             if gradients is not None:
-                if progress.stage != _READY or unscales_by_itself(optimizer, gradients):
+                if progress.stage != READY or unscales_by_itself(optimizer, gradients):
                     progress.found = gradients.has_non_finite()
                 else:
                     self._unscale(gradients, progress)
@@ -312,7 +296,7 @@ class GradScaler(LossScale):
         def look() -> bool:
             gradients = self._to_look_at(optimizer, progress, what)
             if gradients is not None:
-                if progress.stage == _READY and not unscales_by_itself(optimizer, gradients):
+                if progress.stage == READY and not unscales_by_itself(optimizer, gradients):
                     gradients.check_not_float16()
                     to_divide.append(gradients)
                 progress.found = gradients.has_non_finite()
@@ -329,15 +313,15 @@ class GradScaler(LossScale):
             progress.found = together(process_group, what, divide)
         return progress.found
 
-    def _to_look_at(self, optimizer: Any, progress: _Progress, what: str) -> Optional[ScaledGradients]:
+    def _to_look_at(self, optimizer: Any, progress: Progress, what: str) -> Optional[ScaledGradients]:
         """The gradients of the step; None if `unscale_` has looked at them."""
         self._check_used("step")
-        if progress.stage == _STEPPED:
+        if progress.stage == STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
-        if progress.stage == _UNSCALED and progress.found is not None:
+        if progress.stage == UNSCALED and progress.found is not None:
             return None
         gradients = ScaledGradients(optimizer, what)
-        if progress.stage == _NOTHING and gradients.are_there():
+        if progress.stage == NOTHING and gradients.are_there():
             raise AssertionError(
                 "No inf checks were recorded for this optimizer: it had no gradients when unscale_() was "
                 "called. Call unscale_() after backward()."
@@ -363,8 +347,7 @@ class GradScaler(LossScale):
             False also where there was no step so far.
         """
         _check_optimizer(optimizer)
-        progress = self._progress.get(optimizer)
-        return progress is not None and progress.skipped
+        return self._iteration.was_skipped(optimizer)
 
     def update(self, new_scale: Optional[float] = None) -> None:
         """Let the scale grow or fall. Call it once in each iteration, after the last `step`.
@@ -388,15 +371,13 @@ class GradScaler(LossScale):
         if new_scale is not None:
             self._scale = as_scale("new_scale", new_scale)
         else:
-            looks = [each.found for each in self._since_update if each.found is not None]
-            if not looks:
+            found = self._iteration.found()
+            if found is None:
                 raise AssertionError(
                     "No inf checks were recorded prior to update. Call scaler.step(optimizer) before."
                 )
-            self._adapt(any(looks))
-        for each in self._since_update:
-            each.stage, each.found = _READY, None
-        self._since_update.clear()
+            self._adapt(found)
+        self._iteration.end()
 
     def _check_used(self, method: str) -> None:
         if not self._was_used:
@@ -405,27 +386,17 @@ class GradScaler(LossScale):
                 "scaler.scale(loss or outputs) earlier in the iteration."
             )
 
-    def _progress_of(self, optimizer: Any) -> _Progress:
-        progress = self._progress.get(optimizer)
-        if progress is None:
-            progress = self._progress[optimizer] = _Progress()
-        if not any(each is progress for each in self._since_update):
-            self._since_update.append(progress)
-        return progress
-
     def __getstate__(self) -> Dict[str, Any]:
-        if any(each.stage != _READY for each in self._since_update):
+        if self._iteration.has_begun():
             raise AssertionError(
                 "A GradScaler instance may only be pickled at the beginning of an iteration, or at the end "
                 "after scaler.update()."
             )
         # As PyTorch's, a copy waits for its first loss.
-        left_out = ("_progress", "_since_update", "_was_used")
-        return {key: value for key, value in vars(self).items() if key not in left_out}
+        return {key: value for key, value in vars(self).items() if key not in ("_iteration", "_was_used")}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        vars(self).update(state, _was_used=False)
-        self._forget_progress()
+        vars(self).update(state, _was_used=False, _iteration=Iteration())
 
 
 def _check_optimizer(optimizer: Any) -> None:
