@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dragon
 import numpy as np
 import pytest
 from dragon.core.framework import workspace
@@ -149,3 +150,23 @@ for _ in range(100):
     del orphans
 """)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("made", [lambda: torch.ones(3), lambda: dragon.ones((3,))], ids=["torch", "dragon"])
+def test_C7_a_workspace_that_ends_while_a_tensor_dies(made):
+    """Its thread may let go of it between any two lines of the destructor."""
+    homes, alive = [workspace.Workspace()], []
+    with homes[0].as_default():
+        tensor = made()
+    pool, parent = tensor._deleter, tensor._deleter._weak_parent
+
+    def last_look():
+        found = parent()
+        homes.clear()  # from here on the destructor alone holds it
+        return found
+
+    pool._weak_parent = last_look
+    pool.release = lambda name: alive.append((name.startswith("Variable"), parent() is not None))
+    del tensor
+    assert alive == [(True, True)]
+    assert parent() is None
