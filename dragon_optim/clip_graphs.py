@@ -143,15 +143,14 @@ def _stock_sums(home: workspace.Workspace, optimizer: Any, params: Sequence[Tens
 
 
 def end_rounds(home: workspace.Workspace, params: Sequence[Tensor]) -> None:
-    """End the rounds of all optimizers that have sums of these parameters."""
+    """End the rounds of all optimizers that have sums of these parameters, which live in `home`."""
     identities = set(map(tensors.identity, params))
     for optimizer in stock.living():
         if not _holds_any(optimizer, identities):
             continue
         if isinstance(optimizer, Optimizer):
-            if optimizer._engine.workspace is home:
-                optimizer._engine.abandon_round()
-        elif stock.lives_in(optimizer, home):
+            optimizer._engine.abandon_round()
+        else:
             stock.end_round(optimizer, home)
 
 

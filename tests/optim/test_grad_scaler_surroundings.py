@@ -14,8 +14,9 @@ from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
+from dragon_optim import clip_graphs
 from dragon_optim.groups import WatchedGroups
-from tests.optim.support import backward, feed_gradient, parameter, values
+from tests.optim.support import backward, feed_gradient, fresh_workspace, parameter, values
 
 SCALE = 1024.0
 
@@ -104,6 +105,21 @@ def test_a_step_inside_of_a_step(dtype):
     scaler.step(optimizer)
     assert moved(weight) == pytest.approx(0.1, abs=3e-4)
     assert optimizer.state[weight]["step"] == 2
+
+
+def test_a_hook_that_looks_and_then_changes_a_group():
+    """What was written anew for the group is written with the factor."""
+    weight = parameter([1.0], "float16")
+    optimizer, scaler = optimizer_of(weight), scaler_of()
+    feed_gradient(weight, np.float16([SCALE]))
+
+    def change(*_):
+        optimizer.update_graph()
+        optimizer.param_groups[0]["lr"] = 0.2
+
+    optimizer.register_step_pre_hook(change)
+    scaler.step(optimizer)
+    assert moved(weight) == pytest.approx(0.1, abs=3e-4)
 
 
 # --- who looks at the gradients -------------------------------------------------------------------
@@ -289,6 +305,30 @@ def test_scales_leave_nothing_behind():
     before = home.memory_allocated()
     iterations(50)
     assert home.memory_allocated() == before
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_more_gradients_than_graphs_are_made_for(watched, monkeypatch):
+    """Dragon never frees a graph: beyond a number of edges there is none, and all is as before."""
+    monkeypatch.setattr(clip_graphs, "_MAX_EDGES", 1)
+    with fresh_workspace() as home:
+        if watched:  # somebody stands in front of Dragon's methods, as a recorder does
+            home.run_operator = home.run_operator
+        weights = [parameter([1.0]) for _ in range(3)]
+        scaler = scaler_of()
+        for number, weight in enumerate(weights):
+            optimizer = optimizer_of(weight)
+            for expected in (0.05, 0.1):
+                backward(weight, SCALE)
+                scaler.unscale_(optimizer)
+                with pytest.raises(RuntimeError, match="has already been called"):
+                    scaler.unscale_(optimizer)
+                assert values(weight.grad).tolist() == [1.0]
+                scaler.step(optimizer)
+                scaler.update(SCALE)
+                assert moved(weight) == expected
+            graphs = [name for name in home._impl.graphs if "DragonOptim" in name]
+            assert len(graphs) == number + 2  # one of the first gradient, and one for each update
 
 
 def test_a_loss_has_the_scale_that_it_was_given():
