@@ -14,7 +14,7 @@ from dragon_optim._warnings import warn
 from dragon_optim.loss_scale import LossScale, as_device, as_scale
 from dragon_optim.parameters import type_name
 from dragon_optim.process_group import together
-from dragon_optim.scaled_gradients import ScaledGradients, drop_sums, unscales_by_itself
+from dragon_optim.scaled_gradients import ScaledGradients, check_home, drop_sums, unscales_by_itself
 from dragon_optim.scaled_iteration import NOTHING, READY, STEPPED, UNSCALED, Iteration, Progress
 
 __all__ = ["GradScaler"]
@@ -319,6 +319,7 @@ class GradScaler(LossScale):
         if progress.stage == STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
         if progress.stage == UNSCALED and progress.found is not None:
+            check_home(optimizer, what)
             return None
         gradients = ScaledGradients(optimizer, what)
         if progress.stage == NOTHING and gradients.are_there():

@@ -20,10 +20,7 @@ class ScaledGradients:
             engine: Engine = optimizer._engine
             with engine.turn:
                 engine.prepare(optimizer.param_groups, what)
-        params = [param for group in optimizer.param_groups for param in group["params"]]
-        for position, param in enumerate(params):
-            if not isinstance(param, Tensor):
-                raise TypeError(f"parameter {position} must be a Tensor, but got {type_name(param)}")
+        params = _params_of(optimizer)
         self._home = clip_graphs.home_of(params, "parameter", what)
         by_place: Dict[Any, List[Tensor]] = {}
         for param, place in zip(params, clip_graphs.places_of(params, "parameter")):
@@ -77,6 +74,19 @@ class ScaledGradients:
             return self._clipping.unscale(self._lists, factor, then)
 
 
+def check_home(optimizer: Any, what: str) -> None:
+    """Raise unless the parameters of an optimizer live in the current workspace; see `ScaledGradients`."""
+    clip_graphs.home_of(_params_of(optimizer), "parameter", what)
+
+
+def _params_of(optimizer: Any) -> List[Tensor]:
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    for position, param in enumerate(params):
+        if not isinstance(param, Tensor):
+            raise TypeError(f"parameter {position} must be a Tensor, but got {type_name(param)}")
+    return params
+
+
 def unscales_by_itself(optimizer: Any, gradients: ScaledGradients) -> bool:
     """Whether the update of an optimizer is to divide by the scale while it reads; see `ScaledGradients`.
 
@@ -90,13 +100,11 @@ def unscales_by_itself(optimizer: Any, gradients: ScaledGradients) -> bool:
 
 
 def drop_sums(optimizer: Any) -> None:
-    """End the round of an optimizer whose step is left out, as its step would have done."""
-    if isinstance(optimizer, Optimizer):
-        optimizer._engine.guard("GradScaler.step()")
+    """End the round of an optimizer whose step is left out, as its step would do. After `check_home`."""
     home = workspace.current()
     itself = _that_step(optimizer)
     if itself is None:
-        clip_graphs.end_rounds(home, [param for group in optimizer.param_groups for param in group["params"]])
+        clip_graphs.end_rounds(home, _params_of(optimizer))
     elif isinstance(optimizer, Optimizer):
         optimizer._engine.abandon_round()
     else:

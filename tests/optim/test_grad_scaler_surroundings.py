@@ -361,6 +361,32 @@ def test_gradients_that_come_after_unscale_are_refused():
     assert moved(weight) == 0.05
 
 
+@pytest.mark.parametrize("kind", [dragon_optim.RMSprop, torch.optim.RMSprop])
+@pytest.mark.parametrize("grad", [SCALE, np.inf])
+def test_a_step_under_another_workspace_than_unscale(kind, grad):
+    """There names are those of other tensors: nothing of theirs, nor of the step, is touched."""
+    scaler = scaler_of()
+    with fresh_workspace() as home:
+        weight = parameter([1.0])
+        optimizer = kind([weight], lr=0.1)
+        backward(weight, grad)
+        optimizer.sum_grad()
+        scaler.unscale_(optimizer)
+    with fresh_workspace():
+        other = parameter([1.0])
+        assert other.id == weight.id
+        others = kind([other], lr=0.1)
+        backward(other, 1.0)
+        others.sum_grad()
+        with pytest.raises(RuntimeError, match="belongs to another Dragon workspace"):
+            scaler.step(optimizer)
+        others.step()
+        assert values(other)[0] < 1
+    with home.as_default():
+        scaler.step(optimizer)
+        assert scaler.step_was_skipped(optimizer) == np.isinf(grad)
+
+
 @pytest.mark.parametrize("around", [lambda optimizer: optimizer, Wrapper])
 def test_what_an_optimizer_found_outlives_it(around):
     """Its scale was too large for it; and a wrapper may be made for each step."""
