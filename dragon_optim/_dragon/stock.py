@@ -10,7 +10,7 @@ from dragon.vm.torch.core.optim.optimizer import Optimizer
 from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import wrapping
-from dragon_optim._dragon.workspace import Workspace
+from dragon_optim._dragon.workspace import Workspace, is_home
 
 _LIVING = "_dragon_optim_living"  # attribute of the class: this module may be imported anew
 
@@ -91,8 +91,7 @@ def lives_in(optimizer: Any, home: Workspace) -> bool:
     """Whether the parameters of an optimizer are tensors of this workspace."""
     for group in vars(optimizer).get("param_groups", ()):
         for param in group.get("params", ()):
-            impl = param._impl
-            return impl is not None and home.get_tensor(impl.name) is impl
+            return is_home(param, home)
     return False
 
 

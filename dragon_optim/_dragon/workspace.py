@@ -60,6 +60,15 @@ def check_home(tensor: Tensor, home: Workspace, what: str) -> None:
         raise RuntimeError(f"{what} belongs to another Dragon workspace than the current one: {_REMEDY}.")
 
 
+def is_home(tensor: Tensor, home: Workspace) -> bool:
+    """Whether `tensor` lives in `home`, which asks nothing of a workspace that is gone."""
+    try:
+        check_home(tensor, home, "it")
+    except RuntimeError:
+        return False
+    return True
+
+
 def check_readable(tensor: Tensor, what: str) -> None:
     """Raise unless `tensor` has data, in whatever workspace: Dragon's ``numpy()`` would end the process."""
     _living_owner(tensor, what)

@@ -170,3 +170,33 @@ def test_C7_a_workspace_that_ends_while_a_tensor_dies(made):
     del tensor
     assert alive == [(True, True)]
     assert parent() is None
+
+
+@pytest.mark.parametrize("what", ["clip_grad_norm_([weight], 1.0)", "graph.capture(step)(torch.ones(1))"])
+def test_C7_stock_optimizers_that_outlive_their_workspace_are_passed_by(what):
+    """Who asks which optimizers have sums must not look for the names of their parameters."""
+    done = run_script(f"""
+import threading
+from dragon.vm import torch
+import dragon_optim
+from dragon_optim import clip_grad_norm_, graph
+from tests.optim.support import backward, parameter
+kept = []
+def train():
+    model = torch.nn.Linear(3, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.sum_grad()
+    kept.append(optimizer)
+for _ in range(40):
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    others = [bytes([255]) * size for size in range(8, 400, 8) for _ in range(20)]
+    weight = parameter([1.0])
+    def step(inputs):
+        (weight * inputs).sum().backward()
+    backward(weight, 1.0)
+    {what}
+""")
+    assert (done.returncode, done.stderr) == (0, "")
