@@ -50,15 +50,19 @@ def places_of(given: Sequence[Tensor], name: str) -> List[Tuple[str, int]]:
 
 
 def next_gradients(
-    home: workspace.Workspace, params: Sequence[Tensor], known: Set[str], what: str
+    home: workspace.Workspace,
+    params: Sequence[Tensor],
+    known: Set[str],
+    what: str,
+    optimizers: Optional[Sequence[Any]] = None,
 ) -> List[str]:
     """Return the names of what the next step of these parameters will read, each once.
 
     That is ``.grad``, and after `sum_grad` of the optimizer that holds a parameter its sum, if it has one.
-    `known` is for `leaf_gradients.of`.
+    `known` is for `leaf_gradients.of`. `optimizers` are those that may step next; None: all that there are.
     """
     found = leaf_gradients.of(home, params, known)
-    for position, name in _sums(home, params, what).items():
+    for position, name in _sums(home, params, what, optimizers).items():
         # What `requires_grad = False` hides stays hidden.
         found[position] = name if params[position].requires_grad else None
     return [name for name in dict.fromkeys(found) if name is not None]
@@ -68,10 +72,12 @@ def next_gradients(
 _Sums = Dict[int, Optional[str]]
 
 
-def _sums(home: workspace.Workspace, params: Sequence[Tensor], what: str) -> _Sums:
-    """What the rounds of all optimizers will read."""
+def _sums(
+    home: workspace.Workspace, params: Sequence[Tensor], what: str, optimizers: Optional[Sequence[Any]]
+) -> _Sums:
+    """What the rounds of these optimizers will read."""
     found: _Sums = {}
-    for sums in _open_rounds(home, params, what):
+    for sums in _open_rounds(home, params, what, stock.living() if optimizers is None else optimizers):
         for position, name in sums.items():
             if name is not None and found.get(position) is not None:
                 raise RuntimeError(
@@ -83,9 +89,11 @@ def _sums(home: workspace.Workspace, params: Sequence[Tensor], what: str) -> _Su
     return found
 
 
-def _open_rounds(home: workspace.Workspace, params: Sequence[Tensor], what: str) -> Iterator[_Sums]:
+def _open_rounds(
+    home: workspace.Workspace, params: Sequence[Tensor], what: str, optimizers: Sequence[Any]
+) -> Iterator[_Sums]:
     watching = leaf_gradients.recorder(home)
-    for optimizer in stock.living():
+    for optimizer in optimizers:
         if isinstance(optimizer, Optimizer):
             engine = vars(optimizer).get("_engine")
             if engine is None or engine.workspace is not home or not engine.table.summed.is_alive:
@@ -132,6 +140,23 @@ def _stock_sums(home: workspace.Workspace, optimizer: Any, params: Sequence[Tens
         for position in positions:
             sums[position] = leaf_gradients.of_stock_sum(home, params[position])
     return sums
+
+
+def end_rounds(home: workspace.Workspace, params: Sequence[Tensor]) -> None:
+    """End the rounds of all optimizers that have sums of these parameters, which live in `home`."""
+    identities = set(map(tensors.identity, params))
+    for optimizer in stock.living():
+        if not _holds_any(optimizer, identities):
+            continue
+        if isinstance(optimizer, Optimizer):
+            optimizer._engine.abandon_round()
+        else:
+            stock.end_round(optimizer, home)
+
+
+def _holds_any(optimizer: Any, identities: Set[int]) -> bool:
+    groups = vars(optimizer).get("param_groups", ())
+    return any(tensors.identity(param) in identities for group in groups for param in group.get("params", ()))
 
 
 class Clipping:

@@ -5,22 +5,9 @@ The way of a step that was made before is a comparison of the groups with what w
 ``run_graph``.
 """
 
-import contextlib
 import functools
 import weakref
-from typing import (
-    Any,
-    Callable,
-    ContextManager,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from dragon_optim import differentiable, hyper, plan
 from dragon_optim._dragon import (
@@ -272,15 +259,19 @@ class Engine:
         """Whether the update itself multiplies gradients; a recorded step reads the user's numbers."""
         return bool(self._kind) and self.watched.can_unscale and not self.watched.differentiable
 
-    @contextlib.contextmanager
-    def unscaling(self, factor: float) -> Iterator[None]:
-        """Let the steps inside multiply gradients by `factor`, besides ``grad_scale``."""
+    def unscaling(self, factor: float, step: Callable[[], Any]) -> Any:
+        """Call `step`, and let it multiply gradients by `factor`, besides ``grad_scale``.
+
+        No context manager: what a signal's handler raises on the way in or out of one would leave the factor
+        to the steps that come after.
+        """
         with self.turn:
-            self.watched.unscale = factor
+            before = self.watched.unscale  # of a step that calls this one in a hook
             try:
-                yield
+                self.watched.unscale = factor
+                return step()
             finally:
-                self.watched.unscale = 1.0
+                self.watched.unscale = before
 
     def prepare(self, groups: Sequence[Group], what: str) -> None:
         """Everything before the first graph of a call runs."""
@@ -303,6 +294,12 @@ class Engine:
         self.table.summed.view[:] = 0
         self._round_open = False
         recording.notify(self.workspace, "round_ended", self)
+
+    def abandon_round(self) -> None:
+        """End the round, if there is one, without a step."""
+        with self.turn:
+            if self.round_open:
+                self.end_round()
 
     def sum_grad(self, groups: Sequence[Group]) -> None:
         """Add the gradients of the parameters that a backward pass has reached since the last call."""

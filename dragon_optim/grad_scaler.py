@@ -2,7 +2,6 @@
 """A loss scale that finds its own size, as ``torch.amp.GradScaler`` has it."""
 
 import functools
-import weakref
 from typing import Any, Dict, Iterable, List, Optional, Union
 
 import numpy
@@ -14,25 +13,15 @@ from dragon_optim._dragon import collective, leaf_gradients, workspace
 from dragon_optim._warnings import warn
 from dragon_optim.loss_scale import LossScale, as_device, as_scale
 from dragon_optim.parameters import type_name
-from dragon_optim.scaled_gradients import ScaledGradients, drop_sums, unscales_by_itself
+from dragon_optim.process_group import together
+from dragon_optim.scaled_gradients import ScaledGradients, check_home, drop_sums, unscales_by_itself
+from dragon_optim.scaled_iteration import NOTHING, READY, STEPPED, UNSCALED, Iteration, Progress
 
 __all__ = ["GradScaler"]
 
-_READY, _UNSCALED, _STEPPED = "ready", "unscaled", "stepped"
-
-
-class _Progress:
-    """Where an optimizer is between two calls of `GradScaler.update`."""
-
-    def __init__(self) -> None:
-        self.stage = _READY
-        self.found: Optional[bool] = None  # whether a gradient is not finite; None: none was looked at
-        self.had_none = False  # gradients, when unscale_() was called
-        self.skipped = False  # the last step; kept over `update`
-
 
 class GradScaler(LossScale):
-    r"""Scales losses, that gradients of float16 do not vanish, and leaves out steps whose gradients overflow.
+    r"""Scales losses so that float16 gradients do not vanish, and leaves out the steps at which they overflow.
 
     The loss is multiplied by a scale :math:`s`, so all gradients are, and the update divides by it. Where an
     element of a gradient is infinite or NaN the step is left out and the scale falls,
@@ -71,21 +60,21 @@ class GradScaler(LossScale):
     `step` reads the gradients once to look for infinities. Then the update of this package multiplies each by
     ``grad_scale / s`` while it reads it, in float32 for float16 parameters: nothing vanishes, and nothing is
     written but what a step writes. Sums of `Optimizer.sum_grad` are what it looks at, and what it drops with
-    a step that is left out.
+    a step that is left out. Where somebody may look at the gradients in between they are divided in place, as
+    in PyTorch, unless they are float16: with step hooks, with a ``step`` that a subclass has overridden, and
+    in a process group.
 
-    In a process group all ranks leave out a step if one of them has to, or if the sum of their gradients
-    could overflow.
+    In a process group all ranks leave out a step if one of them has to.
 
     The scale is a number of float32, and its reciprocal is rounded to float32, as in PyTorch: the same
     gradients give PyTorch's parameters and scales to the bit.
 
-    *Differences from PyTorch*: `step` leaves ``.grad`` scaled, also for step hooks, unless `unscale_` was
-    called before; with float16 gradients it works, where PyTorch refuses them (its parameters stay float32,
-    by ``autocast``, which Dragon has not). A scale is finite and above 0, and does not fall below the
-    smallest normal float32, where PyTorch's becomes 0 and makes NaN of the parameters. After
-    `set_growth_interval` a count of steps that is beyond the interval already makes the scale grow at the
-    next, where PyTorch's never grows again. Optimizers are not told apart by their ``id()``, which another
-    one may get.
+    *Differences from PyTorch*: `step` leaves ``.grad`` scaled where nobody looks at it in between; with
+    float16 gradients it works, where PyTorch refuses them (its parameters stay float32, by ``autocast``,
+    which Dragon has not). A scale is finite and above 0, and does not fall below the smallest normal float32,
+    where PyTorch's becomes 0 and makes NaN of the parameters. After `set_growth_interval` a count of steps
+    that is beyond the interval already makes the scale grow at the next, where PyTorch's never grows again.
+    Optimizers are not told apart by their ``id()``, which another one may get.
 
     *Differences from stock Dragon*: 0.3.0 has no such class.
 
@@ -126,8 +115,7 @@ class GradScaler(LossScale):
             )
             self._enabled = False
         self._was_used = False  # whether a loss was scaled
-        self._progress: weakref.WeakKeyDictionary[Any, _Progress] = weakref.WeakKeyDictionary()
-        self._in_use: List[_Progress] = []  # since the last update(), also of optimizers that are gone
+        self._iteration = Iteration()
 
     def scale(self, outputs: Union[Tensor, Iterable[Any]]) -> Any:
         """Multiply a loss, or several, by the scale.
@@ -174,14 +162,14 @@ class GradScaler(LossScale):
         if not str(output.dtype).startswith("float"):
             raise ValueError(f"outputs must be Tensors of floats, but got one of {output.dtype}")
         if output.dtype != "float16":
-            return output * self._constant(output)
-        # The scale is not rounded to float16, in which the first one is infinite.
-        output32 = output.float()
-        product = output32 * self._constant(output32)
+            return output * self._factor_for(output)
+        # Dragon would round the scale to float16, in which the first one is infinite.
+        wide = output.float()
+        product = wide * self._factor_for(wide)
         return product if len(output.shape) == 0 else product.half()
 
-    def _constant(self, output: Tensor) -> Tensor:
-        # Of a plain number Dragon keeps a tensor for ever, over which it ends the process after ws.clear().
+    def _factor_for(self, output: Tensor) -> Tensor:
+        # Of a number Dragon keeps a tensor for ever, one for each that it has met.
         return torch.tensor(self._scale, dtype=output.dtype, device=output.device)
 
     def unscale_(self, optimizer: Any) -> None:
@@ -209,20 +197,21 @@ class GradScaler(LossScale):
         _check_optimizer(optimizer)
         _check_not_recorded("unscale_()")
         self._check_used("unscale_")
-        progress = self._progress_of(optimizer)
-        if progress.stage == _UNSCALED:
+        progress = self._iteration.progress_of(optimizer)
+        if progress.stage == STEPPED:
+            raise RuntimeError("unscale_() is being called after step().")
+        if progress.stage != READY:
             raise RuntimeError(
                 "unscale_() has already been called on this optimizer since the last update()."
             )
-        if progress.stage == _STEPPED:
-            raise RuntimeError("unscale_() is being called after step().")
         self._unscale(ScaledGradients(optimizer, "unscale_()"), progress)
+        if progress.found is None:
+            progress.stage = NOTHING
 
-    def _unscale(self, gradients: ScaledGradients, progress: _Progress) -> None:
+    def _unscale(self, gradients: ScaledGradients, progress: Progress) -> None:
         gradients.check_not_float16()
-        then = [functools.partial(setattr, progress, "stage", _UNSCALED)]
+        then = [functools.partial(setattr, progress, "stage", UNSCALED)]
         progress.found = gradients.unscale(self._factor(), then)
-        progress.had_none = progress.found is None
 
     def _factor(self) -> float:
         return float(numpy.float32(1.0 / self._scale))
@@ -236,7 +225,7 @@ class GradScaler(LossScale):
         ----------
         optimizer : Optimizer
             One of this package, or Dragon's own; of Dragon's own, and with ``differentiable=True``, the
-            gradients are divided by the scale in place.
+            gradients are divided by the scale in place, and where the class says so.
         *args, **kwargs
             For the optimizer's ``step()``.
 
@@ -260,72 +249,86 @@ class GradScaler(LossScale):
             return optimizer.step(*args, **kwargs)
         _check_optimizer(optimizer)
         _check_not_recorded("step()")
-        if args or kwargs.get("closure") is not None:
+        if kwargs.get("closure") is not None or any(map(callable, args[:1])):
             raise RuntimeError(
                 "Closure use is not currently supported if GradScaler is enabled: compute the loss and its "
                 "gradients before scaler.step(optimizer)."
             )
         if kwargs.get("gradients") is not None:
             raise ValueError("gradients= are not unscaled: divide them yourself, and call optimizer.step().")
-        progress = self._progress_of(optimizer)
+        progress = self._iteration.progress_of(optimizer)
         found = self._find(optimizer, progress)
         if found:
             drop_sums(optimizer)
-            progress.stage, progress.skipped = _STEPPED, True
+            progress.stage, progress.skipped = STEPPED, True
             return None
-        if progress.stage == _READY:
-            with optimizer._engine.unscaling(self._factor()):
-                result = optimizer.step(**kwargs)
+        if progress.stage == READY:
+            result = optimizer._engine.unscaling(
+                self._factor(), functools.partial(optimizer.step, *args, **kwargs)
+            )
         else:
-            result = optimizer.step(**kwargs)
-        progress.stage, progress.skipped = _STEPPED, False
+            result = optimizer.step(*args, **kwargs)
+        progress.stage, progress.skipped = STEPPED, False
         return result
 
-    def _find(self, optimizer: Any, progress: _Progress) -> bool:
-        """Whether the step must be left out, on all ranks of a process group alike."""
-        process_group = collective.group()
+    def _find(self, optimizer: Any, progress: Progress) -> bool:
+        """Whether the step must be left out, on all ranks of a process group alike.
+
+        If not, gradients are divided here unless the update does it.
+        """
+        what, process_group = "GradScaler.step()", collective.group()
         if process_group is None:
-            before = progress.stage
-            self._look(optimizer, progress)
+            gradients = self._to_look_at(optimizer, progress, what)
+            if gradients is not None:
+                if progress.stage != READY or unscales_by_itself(optimizer, gradients):
+                    progress.found = gradients.has_non_finite()
+                else:
+                    self._unscale(gradients, progress)
             if progress.found is None:
-                progress.stage = before  # nothing was divided: step() may be called again
                 raise AssertionError(
-                    "No inf checks were recorded for this optimizer: it has no gradients, or had none at "
-                    "unscale_(). Call scaler.scale(loss).backward() before, or leave the step out."
+                    "No inf checks were recorded for this optimizer: it has no gradients. Call "
+                    "scaler.scale(loss).backward() before, or leave the step out."
                 )
             return progress.found
-        error: Optional[BaseException] = None
-        try:
-            self._look(optimizer, progress, process_group.size)
-        except BaseException as caught:  # the other ranks wait: they must hear of it before it is raised
-            error = caught
-        council = collective.council(workspace.current(), process_group)
-        agreement = council.agree(error is not None, 0, flag=bool(progress.found))
-        if error is not None:
-            raise error
-        if agreement.failed:
-            raise RuntimeError(
-                "GradScaler.step(): another rank of the process group found an error; see its message. "
-                "Nothing was changed here."
-            )
-        progress.found = agreement.flagged
-        return agreement.flagged
 
-    def _look(self, optimizer: Any, progress: _Progress, ranks: int = 1) -> None:
+        to_divide: List[ScaledGradients] = []
+
+        def look() -> bool:
+            gradients = self._to_look_at(optimizer, progress, what)
+            if gradients is not None:
+                if progress.stage == READY and not unscales_by_itself(optimizer, gradients):
+                    gradients.check_not_float16()
+                    to_divide.append(gradients)
+                progress.found = gradients.has_non_finite()
+            return bool(progress.found)
+
+        def divide() -> bool:
+            for gradients in to_divide:
+                self._unscale(gradients, progress)
+                progress.stage = UNSCALED  # also without gradients, of which another rank has some
+            return False
+
+        progress.found = together(process_group, what, look)
+        if not progress.found:
+            # By all or by none, as far as can be; and before they are averaged, which might overflow.
+            progress.found = together(process_group, what, divide)
+        return progress.found
+
+    def _to_look_at(self, optimizer: Any, progress: Progress, what: str) -> Optional[ScaledGradients]:
+        """The gradients of the step; None if `unscale_` has looked at them."""
         self._check_used("step")
-        if progress.stage == _STEPPED:
+        if progress.stage == STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
-        # Gradients that came after unscale_() were not divided. If it was interrupted, they all were.
-        if progress.stage == _UNSCALED and (progress.found is not None or progress.had_none):
-            return
-        gradients = ScaledGradients(optimizer, "GradScaler.step()")
-        if progress.stage == _UNSCALED:
-            progress.found = gradients.has_non_finite()
-        elif unscales_by_itself(optimizer):
-            # What the ranks hold is added up while it is still scaled.
-            progress.found = gradients.has_non_finite(ranks)
-        else:
-            self._unscale(gradients, progress)
+        if progress.stage == UNSCALED and progress.found is not None:
+            check_home(optimizer, what)
+            return None
+        gradients = ScaledGradients(optimizer, what)
+        if progress.stage == NOTHING and gradients.are_there():
+            raise AssertionError(
+                "No inf checks were recorded for this optimizer: it had no gradients when unscale_() was "
+                "called. Call unscale_() after backward()."
+            )
+        return gradients
 
     def step_was_skipped(self, optimizer: Any) -> bool:
         """Return whether the last `step` of an optimizer was left out.
@@ -346,8 +349,7 @@ class GradScaler(LossScale):
             False also where there was no step so far.
         """
         _check_optimizer(optimizer)
-        progress = self._progress.get(optimizer)
-        return progress is not None and progress.skipped
+        return self._iteration.was_skipped(optimizer)
 
     def update(self, new_scale: Optional[float] = None) -> None:
         """Let the scale grow or fall. Call it once in each iteration, after the last `step`.
@@ -371,15 +373,13 @@ class GradScaler(LossScale):
         if new_scale is not None:
             self._scale = as_scale("new_scale", new_scale)
         else:
-            looks = [each.found for each in self._in_use if each.found is not None]
-            if not looks:
+            found = self._iteration.found()
+            if found is None:
                 raise AssertionError(
                     "No inf checks were recorded prior to update. Call scaler.step(optimizer) before."
                 )
-            self._adapt(any(looks))
-        for each in self._in_use:
-            each.stage, each.found, each.had_none = _READY, None, False
-        self._in_use = []
+            self._adapt(found)
+        self._iteration.end()
 
     def _check_used(self, method: str) -> None:
         if not self._was_used:
@@ -388,26 +388,17 @@ class GradScaler(LossScale):
                 "scaler.scale(loss or outputs) earlier in the iteration."
             )
 
-    def _progress_of(self, optimizer: Any) -> _Progress:
-        progress = self._progress.get(optimizer)
-        if progress is None:
-            progress = self._progress[optimizer] = _Progress()
-        if progress not in self._in_use:
-            self._in_use.append(progress)
-        return progress
-
     def __getstate__(self) -> Dict[str, Any]:
-        if any(each.stage != _READY for each in self._in_use):
+        if self._iteration.has_begun():
             raise AssertionError(
                 "A GradScaler instance may only be pickled at the beginning of an iteration, or at the end "
                 "after scaler.update()."
             )
         # As PyTorch's, a copy waits for its first loss.
-        own = ("_progress", "_in_use", "_was_used")
-        return {key: value for key, value in vars(self).items() if key not in own}
+        return {key: value for key, value in vars(self).items() if key not in ("_iteration", "_was_used")}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        vars(self).update(state, _was_used=False, _progress=weakref.WeakKeyDictionary(), _in_use=[])
+        vars(self).update(state, _was_used=False, _iteration=Iteration())
 
 
 def _check_optimizer(optimizer: Any) -> None:

@@ -108,6 +108,7 @@ class WatchedGroups:
 
     def _write_unscale(self) -> None:
         column = self.keys.index(_GRAD_SCALE)
+        self._written_unscale = math.nan  # until all rows have it: this may be interrupted
         for number, numbers in enumerate(self._numbers):
             self.hyper.view[number, column] = numbers[column] * self.unscale
         self._written_unscale = self.unscale

@@ -21,6 +21,25 @@ if TYPE_CHECKING:
 _MAX_ELEMENTS = 2**31 - 1  # MPI counts in int
 
 
+def together(process_group: Any, what: str, call: Callable[[], bool]) -> bool:
+    """Call on every rank, and return whether it returned True on one of them.
+
+    What it raises on one rank is raised on all. What was done on the others stays done.
+    """
+    error: Optional[BaseException] = None
+    flag = False
+    try:
+        flag = call()
+    except BaseException as caught:  # the other ranks wait: they must hear of it before it is raised
+        error = caught
+    agreement = collective.council(workspace.current(), process_group).agree(error is not None, 0, flag)
+    if error is not None:
+        raise error
+    if agreement.failed:
+        raise RuntimeError(f"{what}: another rank of the process group found an error; see its message.")
+    return agreement.flagged
+
+
 class Reduction:
     """The buffers and graphs by which one optimizer averages its gradients."""
 

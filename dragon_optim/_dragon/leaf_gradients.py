@@ -72,18 +72,6 @@ def of_stock_sum(home: Workspace, param: Tensor) -> Optional[str]:
     return name if tensors.have_data(home, [name])[0] else None
 
 
-def clear_stock_sums(home: Workspace, params: Sequence[Tensor]) -> None:
-    """Fill the sums that Dragon's own optimizers keep with zeros.
-
-    The next round multiplies them by 0, which makes NaN of an infinity and of NaN.
-    """
-    for param in params:
-        name = of_stock_sum(home, param)
-        if name is not None:
-            tensor = home.get_tensor(name)
-            tensor.FromNumpy(numpy.zeros(tuple(tensor.dims), tensor.dtype), True)
-
-
 def new_result(home: Workspace, device: Device) -> Tensor:
     """Return a tensor without data, as Dragon makes those of its operators' results."""
     return Tensor(device=device, impl=home.create_tensor(scope="Variable"), deleter=home._handle_pool)

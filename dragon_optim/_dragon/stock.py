@@ -7,9 +7,10 @@ import weakref
 from typing import Any, Dict, List, Optional
 
 from dragon.vm.torch.core.optim.optimizer import Optimizer
+from dragon.vm.torch.core.tensor import Tensor
 
 from dragon_optim._dragon import wrapping
-from dragon_optim._dragon.workspace import Workspace
+from dragon_optim._dragon.workspace import Workspace, is_home
 
 _LIVING = "_dragon_optim_living"  # attribute of the class: this module may be imported anew
 
@@ -64,18 +65,33 @@ def living() -> List[Any]:
     return [each for each in found if each is not None]
 
 
-def end_round(optimizer: Any) -> None:
-    """Let one of Dragon's optimizers forget the sums that its step would have taken."""
-    if getattr(optimizer, "_sums_grad", False):
-        optimizer._sums_grad = False
+def has_own_step(optimizer: Any, base: Any = Optimizer) -> bool:
+    """Whether an optimizer is none of a class, or has another ``step`` than the class has."""
+    if not isinstance(optimizer, base):
+        return True
+    return type(optimizer).step is not base.step or "step" in vars(optimizer)
+
+
+def end_round(optimizer: Any, home: Workspace) -> None:
+    """Let one of Dragon's optimizers forget the sums that its step would have taken.
+
+    They become 0: Dragon begins a round by multiplying what is there by 0, and makes NaN of an infinity.
+    """
+    if not getattr(optimizer, "_sums_grad", False):
+        return
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            total = home.get_tensor(param._impl.name + "_grad_sum")
+            if total is not None and total.size > 0:
+                Tensor(device=param.device, impl=total).zero_()
+    optimizer._sums_grad = False
 
 
 def lives_in(optimizer: Any, home: Workspace) -> bool:
     """Whether the parameters of an optimizer are tensors of this workspace."""
     for group in vars(optimizer).get("param_groups", ()):
         for param in group.get("params", ()):
-            impl = param._impl
-            return impl is not None and home.get_tensor(impl.name) is impl
+            return is_home(param, home)
     return False
 
 

@@ -7,12 +7,13 @@ So each question is asked here, before.
 
 Dragon itself asks too late: the destructor of a tensor reads the tensor's name in memory of the workspace, to
 give it to the workspace's pool of names. A model that outlives its workspace (it came back from a thread, or
-from before ``reset_workspace()``) would end the process when it dies. `install` lets the destructor see.
+from before ``reset_workspace()``) would end the process when it dies. `install` gives it another destructor.
 """
 
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from dragon.core.framework import workspace
+from dragon.core.framework.tensor import Tensor as NativeTensor
 from dragon.core.framework.workspace import Workspace
 from dragon.vm.torch.core.tensor import Tensor
 
@@ -59,6 +60,15 @@ def check_home(tensor: Tensor, home: Workspace, what: str) -> None:
         raise RuntimeError(f"{what} belongs to another Dragon workspace than the current one: {_REMEDY}.")
 
 
+def is_home(tensor: Tensor, home: Workspace) -> bool:
+    """Whether `tensor` lives in `home`, which asks nothing of a workspace that is gone."""
+    try:
+        check_home(tensor, home, "it")
+    except RuntimeError:
+        return False
+    return True
+
+
 def check_readable(tensor: Tensor, what: str) -> None:
     """Raise unless `tensor` has data, in whatever workspace: Dragon's ``numpy()`` would end the process."""
     _living_owner(tensor, what)
@@ -90,11 +100,28 @@ _REMEDY = (
 )
 
 
-def _is_alive(pool: Any) -> bool:
-    """``bool()`` of a pool of names, which Dragon's destructors take before they release a name."""
-    return pool._weak_parent() is not None
+def _die(tensor: Any) -> None:
+    """``__del__`` of a tensor: give its name back, if there is a workspace to give it to.
+
+    It is held meanwhile, for another thread may let go of it; most often its own, which ends. No name of this
+    module is used: when Python ends they may be gone.
+    """
+    owner = tensor._deleter
+    if owner is None:
+        return
+    parent = getattr(owner, "_weak_parent", None)  # of a pool of Dragon's; others hold the workspace
+    held = True if parent is None else parent()
+    if held is not None:
+        owner.release(tensor._impl.name)
+
+
+def _die_unless_symbolic(tensor: Any, die: Callable[[Any], None] = _die) -> None:
+    """The same of Dragon's own interface, where a tensor may be a mere symbol."""
+    if tensor._is_variable:
+        die(tensor)
 
 
 def install() -> None:
     """Let tensors die after their workspace, from now on, in every workspace."""
-    wrapping.install(Workspace.HandlePool, "__bool__", _is_alive)
+    wrapping.install(Tensor, "__del__", _die)
+    wrapping.install(NativeTensor, "__del__", _die_unless_symbolic)

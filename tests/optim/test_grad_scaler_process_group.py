@@ -58,10 +58,13 @@ def test_a_rank_without_gradients(ranks):
     assert first["bits"] == training.bits()
 
 
-def test_gradients_that_overflow_when_they_are_added(ranks):
-    """Though they are finite on each rank: their mean would be infinite, and the parameters NaN."""
-    for found in ranks.of("overflowing mean"):
-        assert found == [[True, [0.0, 0.0], 2.0**125], [False, [-0.75, 0.5], 2.0**125]]
+def test_means_that_would_overflow_before_they_are_divided(ranks):
+    training = scaled.Training()
+    for param in training.params:
+        feed_gradient(param, np.full(param.shape, 1.5, "float32"))
+    training.optimizer.step()
+    for found in ranks.of("large"):
+        assert found == {"steps": [[False, 2.0**127]], "bits": training.bits()}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,15 @@ def test_an_error_on_one_rank_is_raised_on_both(ranks, name, message):
     first, second = (found[name] for found in ranks.of("errors"))
     assert first[0].startswith("RuntimeError: GradScaler.step(): another rank of the process group found an")
     assert second[0].startswith(message)
+    assert first[1:] == second[1:]
+    assert first[1]
+
+
+def test_of_a_stock_optimizer_too(ranks):
+    """The gradients of the other rank are not divided yet, and are once by the step that follows."""
+    first, second = (found["bad dtype"] for found in ranks.of("errors of stock"))
+    assert first[0].startswith("RuntimeError: GradScaler.step(): another rank of the process group found an")
+    assert second[0].startswith("ValueError: a gradient is int32 of shape")
     assert first[1:] == second[1:]
     assert first[1]
 

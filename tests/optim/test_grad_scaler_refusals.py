@@ -28,7 +28,7 @@ REFUSED = [
         "growth_factor",
         TypeError,
         "growth_factor must be a number",
-        ["2", None, b"2", [2.0], 2 + 1j, object()],
+        ["2", None, b"2", [2.0], 2 + 1j, object],
     ),
     ("growth_factor", ValueError, "1-element", [np.ones(2), np.zeros(0)]),
     ("growth_factor", OverflowError, "growth_factor is too large", [10**400]),
@@ -146,14 +146,14 @@ def test_state_dicts(key):
     assert scaler.state_dict() == STATE
 
 
-@pytest.mark.parametrize("given", [None, 3, "state", [("scale", 8.0)], object()], ids=repr)
+@pytest.mark.parametrize("given", [None, 3, "state", [("scale", 8.0)], object], ids=repr)
 def test_what_is_no_state_dict(given):
     scaler = scaler_of()
     with pytest.raises(TypeError, match="state_dict must be a dict"):
         scaler.load_state_dict(given)
 
 
-@pytest.mark.parametrize("given", [None, 3, "adam", object(), torch.ones(1), dragon_optim.RMSprop], ids=repr)
+@pytest.mark.parametrize("given", [None, 3, "adam", object, torch.ones(1), dragon_optim.RMSprop], ids=repr)
 def test_what_is_no_optimizer(given):
     scaler = scaler_of()
     for call in (scaler.step, scaler.unscale_, scaler.step_was_skipped):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dragon
 import numpy as np
 import pytest
 from dragon.core.framework import workspace
@@ -147,5 +148,55 @@ for _ in range(100):
     gc.collect(0)
     others = [bytes([255]) * size for size in range(8, 400, 8) for _ in range(20)]
     del orphans
+""")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("made", [lambda: torch.ones(3), lambda: dragon.ones((3,))], ids=["torch", "dragon"])
+def test_C7_a_workspace_that_ends_while_a_tensor_dies(made):
+    """Its thread may let go of it between any two lines of the destructor."""
+    homes, alive = [workspace.Workspace()], []
+    with homes[0].as_default():
+        tensor = made()
+    pool, parent = tensor._deleter, tensor._deleter._weak_parent
+
+    def last_look():
+        found = parent()
+        homes.clear()  # from here on the destructor alone holds it
+        return found
+
+    pool._weak_parent = last_look
+    pool.release = lambda name: alive.append((name.startswith("Variable"), parent() is not None))
+    del tensor
+    assert alive == [(True, True)]
+    assert parent() is None
+
+
+@pytest.mark.parametrize("what", ["clip_grad_norm_([weight], 1.0)", "graph.capture(step)(torch.ones(1))"])
+def test_C7_stock_optimizers_that_outlive_their_workspace_are_passed_by(what):
+    """Who asks which optimizers have sums must not look for the names of their parameters."""
+    done = run_script(f"""
+import threading
+from dragon.vm import torch
+import dragon_optim
+from dragon_optim import clip_grad_norm_, graph
+from tests.optim.support import backward, parameter
+kept = []
+def train():
+    model = torch.nn.Linear(3, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.sum_grad()
+    kept.append(optimizer)
+for _ in range(40):
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    others = [bytes([255]) * size for size in range(8, 400, 8) for _ in range(20)]
+    weight = parameter([1.0])
+    def step(inputs):
+        (weight * inputs).sum().backward()
+    backward(weight, 1.0)
+    {what}
 """)
     assert (done.returncode, done.stderr) == (0, "")

@@ -10,7 +10,7 @@ from dragon.vm import torch
 
 import dragon_optim
 from tests.optim.ranks import meeting, trajectories
-from tests.optim.support import backward, feed_gradient, parameter
+from tests.optim.support import backward, feed_gradient, parameter, values
 
 # For each step the ranks whose gradients overflow.
 OVERFLOWS = [(), (1,), (), (0, 1), (0,), ()]
@@ -96,25 +96,23 @@ def missing_gradients(meet):
     return {"steps": [first, training.step()], "bits": training.bits()}
 
 
-def overflowing_mean(meet):
-    """Each rank's gradients are finite; their sum is not in the first step, and is in the second."""
-    param = parameter([0.0, 0.0])
-    optimizer = dragon_optim.RMSprop([param], lr=1.0, alpha=0.0, eps=1.0)
-    scaler, found = dragon_optim.GradScaler("cpu", init_scale=2.0**126), []
-    for _ in range(2):
-        scale = float(scaler.scale(LOSS))
-        feed_gradient(param, np.float32([3.0 * scale, -scale]))
-        scaler.step(optimizer)
-        scaler.update()
-        found.append([scaler.step_was_skipped(optimizer), param.numpy().tolist(), scaler.get_scale()])
-    return found
+def large_gradients():
+    """Whose sum over the ranks would overflow. The scale is as large."""
+    training = Training()
+    training.scaler = dragon_optim.GradScaler("cpu", init_scale=2.0**127)
+    training.scaler.scale(LOSS)
+    for param in training.params:
+        feed_gradient(param, np.full(param.shape, 1.5 * 2.0**127, "float32"))
+    return {"steps": [training.step()], "bits": training.bits()}
 
 
-def errors(meet):
+def errors(meet, kind=dragon_optim.RMSprop):
     """On one rank; a good step follows."""
     found = {}
-    for name in ("bad lr", "bad dtype", "no loss was scaled"):
-        training = Training()
+    for name in (
+        ("bad lr", "bad dtype", "no loss was scaled") if kind is dragon_optim.RMSprop else ("bad dtype",)
+    ):
+        training = Training(kind)
         training.feed(0, meet.rank)
         if meet.rank == 1:
             if name == "bad lr":
@@ -123,13 +121,15 @@ def errors(meet):
                 feed_gradient(training.params[0], np.ones(3, "int32"))
             else:
                 training.scaler = dragon_optim.GradScaler("cpu", init_scale=1024.0)
-        before = training.bits()
+        before, given = training.bits(), values(training.params[1].grad).tobytes()
         message = "no error"
         try:
             training.scaler.step(training.optimizer)
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
         unchanged = training.bits() == before
+        if meet.rank == 0:  # its gradients are as they were
+            unchanged &= values(training.params[1].grad).tobytes() == given
         training.optimizer.param_groups[0]["lr"] = 0.1
         training.feed(1, meet.rank)
         with contextlib.suppress(AssertionError):
@@ -144,8 +144,9 @@ def main():
         for name in HOW:
             meet.report(name, play(name, meet.rank, lambda number: meet.rank in OVERFLOWS[number]))
         meet.report("missing", missing_gradients(meet))
-        meet.report("overflowing mean", overflowing_mean(meet))
+        meet.report("large", large_gradients())
         meet.report("errors", errors(meet))
+        meet.report("errors of stock", errors(meet, torch.optim.RMSprop))
 
 
 if __name__ == "__main__":
