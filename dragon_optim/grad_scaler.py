@@ -21,7 +21,7 @@ __all__ = ["GradScaler"]
 
 
 class GradScaler(LossScale):
-    r"""Scales losses so that float16 gradients do not vanish, and leaves out the steps at which they overflow.
+    r"""Scales losses so that float16 gradients do not vanish, and leaves out the steps where they overflow.
 
     The loss is multiplied by a scale :math:`s`, so all gradients are, and the update divides by it. Where an
     element of a gradient is infinite or NaN the step is left out and the scale falls,
