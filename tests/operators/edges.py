@@ -158,3 +158,25 @@ def in_child(function):
         text = pipe.read()
     _, status = os.waitpid(pid, 0)
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else json.loads(text)
+
+
+def refusal(inputs, outputs, run):
+    """What `run(given, results)` raises in a child, over edges with these arrays. Nothing may be written.
+
+    `outputs` are arrays, or the number of the input from which on the outputs are the inputs.
+    """
+
+    def work():
+        given = [Edge(array) for array in inputs]
+        results = given[outputs:] if isinstance(outputs, int) else [Edge(array) for array in outputs]
+        try:
+            run(given, results)
+        except (ValueError, RuntimeError) as error:
+            same = all(
+                array is None or np.array_equal(edge.array, array, equal_nan=True)
+                for edge, array in zip(given, inputs)
+            )
+            return str(error) if same else "something was written"
+        return "no error"
+
+    return in_child(work)
