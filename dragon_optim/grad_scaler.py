@@ -8,10 +8,9 @@ import numpy
 from dragon.vm import torch
 from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim import clip_graphs
 from dragon_optim._dragon import collective, leaf_gradients, workspace
 from dragon_optim._warnings import warn
-from dragon_optim.loss_scale import LossScale, as_device, as_scale
+from dragon_optim.loss_scale import LossScale, as_device, as_scale, multiplied
 from dragon_optim.parameters import type_name
 from dragon_optim.process_group import together
 from dragon_optim.scaled_gradients import ScaledGradients, check_home, drop_sums, unscales_by_itself
@@ -145,7 +144,7 @@ class GradScaler(LossScale):
 
     def _scaled(self, outputs: Any) -> Any:
         if isinstance(outputs, Tensor):
-            product = self._product(outputs)
+            product = multiplied(outputs, self._scale)
             self._was_used = True
             return product
         if isinstance(outputs, (str, bytes)) or not isinstance(outputs, Iterable):
@@ -154,23 +153,6 @@ class GradScaler(LossScale):
             )
         products = map(self._scaled, outputs)
         return type(outputs)(products) if isinstance(outputs, (list, tuple)) else products
-
-    def _product(self, output: Tensor) -> Tensor:
-        # What is wrong with it would end the process.
-        clip_graphs.home_of([output], "output", "GradScaler.scale()")
-        workspace.check_readable(output, "outputs")
-        if not str(output.dtype).startswith("float"):
-            raise ValueError(f"outputs must be Tensors of floats, but got one of {output.dtype}")
-        if output.dtype != "float16":
-            return output * self._factor_for(output)
-        # Dragon would round the scale to float16, in which the first one is infinite.
-        wide = output.float()
-        product = wide * self._factor_for(wide)
-        return product if len(output.shape) == 0 else product.half()
-
-    def _factor_for(self, output: Tensor) -> Tensor:
-        # Of a number Dragon keeps a tensor for ever, one for each that it has met.
-        return torch.tensor(self._scale, dtype=output.dtype, device=output.device)
 
     def unscale_(self, optimizer: Any) -> None:
         """Divide the gradients of an optimizer by the scale, in place.

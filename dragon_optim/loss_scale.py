@@ -5,8 +5,11 @@ import math
 from typing import Any, Dict
 
 import numpy
+from dragon.vm import torch
+from dragon.vm.torch.core.tensor import Tensor
 
-from dragon_optim import hyper
+from dragon_optim import clip_graphs, hyper
+from dragon_optim._dragon import workspace
 from dragon_optim.parameters import printable, type_name
 
 # Below it numbers lose bits, and the reciprocal becomes infinite.
@@ -190,3 +193,16 @@ def as_count(key: str, value: Any, least: int) -> int:
     if not (math.isfinite(number) and number >= least and number == math.floor(number)):
         raise ValueError(f"Invalid {key}: {printable(value)} (need an integer >= {least})")
     return int(number)
+
+
+def multiplied(output: Tensor, scale: float) -> Tensor:
+    """Return a loss times a scale. Raise where Dragon would end the process."""
+    clip_graphs.home_of([output], "output", "GradScaler.scale()")
+    workspace.check_readable(output, "outputs")
+    if not str(output.dtype).startswith("float"):
+        raise ValueError(f"outputs must be Tensors of floats, but got one of {output.dtype}")
+    # Dragon would round the scale to float16, in which the first one is infinite.
+    wide = output.float() if output.dtype == "float16" else output
+    # Of a number Dragon keeps a tensor for ever, one for each that it has met.
+    product = wide * torch.tensor(scale, dtype=wide.dtype, device=wide.device)
+    return product.half() if output.dtype == "float16" and len(output.shape) > 0 else product
