@@ -20,6 +20,8 @@ from tests.optim.captured_steps import batches, mlp, mse, same, two_sides
 from tests.optim.memory import MEGABYTE, growth
 from tests.optim.support import values
 
+pytestmark = pytest.mark.usefixtures("ws")
+
 
 def stays_eager(function, reason, arguments=(), calls=4):
     """Call a function: it runs each time, and one warning says why."""

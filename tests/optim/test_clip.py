@@ -254,8 +254,7 @@ def test_not_under_a_trace():
 # --- what it keeps ------------------------------------------------------------------------------------------
 
 
-def test_no_graph_and_no_tensor_per_call():
-    home = workspace.get_workspace()
+def test_no_graph_and_no_tensor_per_call(ws):
     params = leaves([3.0, 4.0], [1.0])
 
     def calls():
@@ -265,7 +264,7 @@ def test_no_graph_and_no_tensor_per_call():
             dragon_optim.get_total_norm([param.grad for param in params])
 
     def kept():
-        return len(home._impl.graphs), names.tensor_pool(home).made, home.memory_allocated()
+        return len(ws._impl.graphs), names.tensor_pool(ws).made, ws.memory_allocated()
 
     calls()
     before = kept()

@@ -102,6 +102,7 @@ def test_python_grows_by_little_with_each_group():
     assert (found[1] - found[0]) / 4 < 100
 
 
+@pytest.mark.usefixtures("ws")
 def test_a_replay_runs_no_python_for_each_parameter():
     found = []
     for size in (2, 60):

@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-from dragon.core.framework import workspace
 from dragon.vm import torch
 
 import dragon_optim
@@ -289,7 +288,7 @@ def test_an_optimizer_around_another_one_drops_its_sums(kind, inner_kind):
     assert moved(bystander) == 0.05
 
 
-def test_scales_leave_nothing_behind():
+def test_scales_leave_nothing_behind(ws):
     """Dragon keeps a tensor for each number that one was multiplied by."""
     weight = parameter([1.0])
     optimizer, scaler = optimizer_of(weight), scaler_of()
@@ -301,10 +300,9 @@ def test_scales_leave_nothing_behind():
             scaler.update(1000.0 + number)
 
     iterations(0)
-    home = workspace.get_workspace()
-    before = home.memory_allocated()
+    before = ws.memory_allocated()
     iterations(50)
-    assert home.memory_allocated() == before
+    assert ws.memory_allocated() == before
 
 
 @pytest.mark.parametrize("watched", [False, True])
