@@ -11,7 +11,8 @@ own. The last holder of such a tensor gives its memory back.
 the gradient instead would leave an empty tensor, at which stock ``zero_grad()`` ends the process. The
 memory of retired tensors is given back beyond `_RETIRED_BYTES`, the oldest first: a numpy view of a dead
 gradient lives on for a while, as it does in stock Dragon. A retired name costs about a kilobyte;
-beyond `_RETIRED_NAMES` the oldest are used again after all.
+beyond `_RETIRED_NAMES` the oldest are used again after all, until they get a gradient again: otherwise each
+result of an operator that has such a name would be retired in its turn.
 """
 
 import collections
@@ -20,7 +21,7 @@ import gc
 import heapq
 import sys
 import weakref
-from typing import Any, Deque, Dict, Iterator, List
+from typing import Any, Deque, Dict, Iterator, List, Set
 
 from dragon.vm.torch.core.cpp import device as Device
 from dragon.vm.torch.core.tensor import Tensor
@@ -131,8 +132,14 @@ class _RetiredNames:
         # Those with memory still, and its bytes.
         self._full: collections.OrderedDict[str, int] = collections.OrderedDict()
         self._bytes = 0
+        self._used_again: Set[str] = set()
+
+    def is_used_again(self, name: str) -> bool:
+        """Whether a name was retired before, and no longer is."""
+        return name in self._used_again
 
     def retire(self, workspace: Workspace, name: str) -> None:
+        self._used_again.discard(name)
         dead = (workspace.get_tensor(name), workspace.get_tensor(name + "_grad"))
         size = sum(tensor.nbytes for tensor in dead if tensor is not None)
         self._names.append(name)
@@ -156,6 +163,7 @@ class _RetiredNames:
         name = self._names.popleft()
         if _reset_unless_held(workspace, name):
             self._bytes -= self._full.pop(name, 0)
+            self._used_again.add(name)
             use_again(workspace, name)
         else:
             self._names.append(name)
@@ -240,7 +248,11 @@ _release = Workspace.HandlePool.release
 
 def _retire(workspace: Workspace, name: str) -> bool:
     """Keep `name` out of Dragon's pool if a gradient is stored under it. Return whether one is."""
-    if workspace.get_tensor(name + "_grad") is None:
+    gradient = workspace.get_tensor(name + "_grad")
+    if gradient is None:
+        return False
+    known = _retired.get(workspace)
+    if gradient.size == 0 and known is not None and known.is_used_again(name):
         return False
     tape.forget(workspace, name)
     retire(workspace, name)
