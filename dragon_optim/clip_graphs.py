@@ -146,12 +146,16 @@ def end_rounds(home: workspace.Workspace, params: Sequence[Tensor]) -> None:
     """End the rounds of all optimizers that have sums of these parameters, which live in `home`."""
     identities = set(map(tensors.identity, params))
     for optimizer in stock.living():
-        if not _holds_any(optimizer, identities):
-            continue
-        if isinstance(optimizer, Optimizer):
-            optimizer._engine.abandon_round()
-        else:
-            stock.end_round(optimizer, home)
+        if _holds_any(optimizer, identities):
+            end_round(home, optimizer)
+
+
+def end_round(home: workspace.Workspace, optimizer: Any) -> None:
+    """Let an optimizer forget its sums, as its step would do."""
+    if isinstance(optimizer, Optimizer):
+        optimizer._engine.abandon_round()
+    else:
+        stock.end_round(optimizer, home)
 
 
 def _holds_any(optimizer: Any, identities: Set[int]) -> bool:

@@ -103,13 +103,10 @@ def unscales_by_itself(optimizer: Any, gradients: ScaledGradients) -> bool:
 def drop_sums(optimizer: Any) -> None:
     """End the round of an optimizer whose step is left out, as its step would do. After `check_home`."""
     home = workspace.current()
-    itself = _that_step(optimizer)
-    if itself is None:
+    if _that_step(optimizer) is None:
         clip_graphs.end_rounds(home, _params_of(optimizer))
-    elif isinstance(optimizer, Optimizer):
-        optimizer._engine.abandon_round()
     else:
-        stock.end_round(optimizer, home)
+        clip_graphs.end_round(home, optimizer)
 
 
 def _that_step(optimizer: Any) -> Optional[List[Any]]:

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
 // What the operators have done on the device that they run on. Every operator has a Device of its own; on a GPU the
-// work is left to the stream of the operator's context, and only HasNonFinite, Upload and Download wait for
-// it.
+// work is left to the stream of the operator's context. Only HasNonFinite, Upload and Download wait for it.
 
 #ifndef DRAGON_OPTIM_CSRC_DEVICE_H_
 #define DRAGON_OPTIM_CSRC_DEVICE_H_

@@ -15,9 +15,8 @@
 namespace dragon_optim {
 
 // inputs   grad...
-// outputs  found  int64, one element, in main memory: becomes 1 where an element of a gradient is infinite or NaN, and
-// is
-//                 left as it is elsewhere. It waits for a GPU
+// outputs  found  int64, one element, in main memory: becomes 1 where an element of a gradient is infinite or NaN,
+//                 and is left as it is elsewhere. It waits for a GPU
 template <class Context>
 class FindNonFiniteOp final : public dragon::Operator<Context> {
  public:
